@@ -1,0 +1,294 @@
+"""Every table, with the columns' meaning where the name does not say it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from schemas.json import JSONObject, JSONValue, dumps, loads
+
+_MICROSECOND = 1_000_000
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime, stored as whole microseconds since 1970 so that SQLite and Postgres compare alike."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else round(value.timestamp() * _MICROSECOND)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromtimestamp(value / _MICROSECOND, UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """A user's JSON as text: exactly what was given comes back, on every database."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else loads(value)
+
+
+class Table(DeclarativeBase):
+    """The root of all tables."""
+
+
+class AppRow(Table):
+    """A tenant."""
+
+    __tablename__ = "apps"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    #: Operator's limits for this app: `{"modes": [...], "max_concurrency": n, ...}`.
+    limits: Mapped[JSONObject] = mapped_column(Json, default=dict)
+
+
+class KeyRow(Table):
+    """An API key; only its SHA-256 is kept."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    #: None for an admin key.
+    app: Mapped[str | None] = mapped_column(String(100))
+    scopes: Mapped[list[str]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class ServerSecretRow(Table):
+    """A secret that all replicas of the server share, e.g. the one that signs poll tokens."""
+
+    __tablename__ = "server_secrets"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class FlowRow(Table):
+    """A flow's name and its newest version."""
+
+    __tablename__ = "flows"
+
+    app: Mapped[str] = mapped_column(String(100), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    latest_version: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+    #: Retired flows keep their history and start nothing new.
+    retired_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class FlowVersionRow(Table):
+    """One pushed document; never changes."""
+
+    __tablename__ = "flow_versions"
+
+    app: Mapped[str] = mapped_column(String(100), primary_key=True)
+    flow: Mapped[str] = mapped_column(String(200), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+    content_hash: Mapped[str] = mapped_column(String(64))
+    document: Mapped[JSONObject] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+    __table_args__ = (ForeignKeyConstraint(["app", "flow"], ["flows.app", "flows.name"]),)
+
+
+class EventRow(Table):
+    """A way to start a flow."""
+
+    __tablename__ = "events"
+
+    app: Mapped[str] = mapped_column(String(100), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    flow: Mapped[str] = mapped_column(String(200))
+    #: None follows the newest version.
+    version: Mapped[int | None] = mapped_column(Integer)
+    config: Mapped[JSONObject] = mapped_column(Json)
+    #: A webhook's path, kept apart from config for look-up.
+    path: Mapped[str | None] = mapped_column(String(500))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    updated_at: Mapped[datetime] = mapped_column(Instant)
+    paused_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (Index("ix_events_path", "app", "path", sqlite_where=text("path IS NOT NULL")),)
+
+
+class ScheduleRow(Table):
+    """When a schedule event is due next; the tick moves it forward in the transaction that makes the run."""
+
+    __tablename__ = "schedules"
+
+    app: Mapped[str] = mapped_column(String(100), primary_key=True)
+    event: Mapped[str] = mapped_column(String(200), primary_key=True)
+    #: None while paused, or when no further time exists.
+    next_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+    last_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (ForeignKeyConstraint(["app", "event"], ["events.app", "events.name"], ondelete="CASCADE"),)
+
+
+class DeliveryRow(Table):
+    """One webhook request as it came in."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    app: Mapped[str] = mapped_column(String(100))
+    path: Mapped[str] = mapped_column(String(500))
+    method: Mapped[str] = mapped_column(String(10))
+    headers: Mapped[JSONObject] = mapped_column(Json)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    received_at: Mapped[datetime] = mapped_column(Instant)
+    #: The sender's own id for this delivery: a repeat answers with the first one.
+    dedupe_key: Mapped[str | None] = mapped_column(String(300))
+
+    __table_args__ = (Index("uq_deliveries_dedupe", "app", "path", "dedupe_key", unique=True),)
+
+
+class RunRow(Table):
+    """One execution of a flow version. This row is the truth; `attempt` is the fence."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    app: Mapped[str] = mapped_column(String(100))
+    flow: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int] = mapped_column(Integer)
+    event: Mapped[str | None] = mapped_column(String(200))
+    lane: Mapped[str] = mapped_column(String(20))
+    worker_group: Mapped[str | None] = mapped_column(String(60))
+    status: Mapped[str] = mapped_column(String(20))
+    #: Attempts made so far. A write that names another number than this is refused.
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    max_attempts: Mapped[int] = mapped_column(Integer)
+    priority: Mapped[int] = mapped_column(Integer, default=5)
+    #: What the caller asked for (`mode`), or None for the worker's own default.
+    mode: Mapped[str | None] = mapped_column(String(30))
+    backend_config: Mapped[JSONObject | None] = mapped_column(Json)
+    #: What the newest attempt was handed to.
+    executor: Mapped[str | None] = mapped_column(String(30))
+    payload: Mapped[JSONValue] = mapped_column(Json)
+    result: Mapped[JSONValue] = mapped_column(Json)
+    error: Mapped[JSONObject | None] = mapped_column(Json)
+    #: The worker that has it, while it is running.
+    owner: Mapped[str | None] = mapped_column(String(40))
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    concurrency_key: Mapped[str | None] = mapped_column(String(300))
+    idempotency_key: Mapped[str | None] = mapped_column(String(300))
+    #: SHA-256 of the request that carried the idempotency key.
+    request_hash: Mapped[str | None] = mapped_column(String(64))
+    retry_of: Mapped[str | None] = mapped_column(String(40))
+    delivery_id: Mapped[str | None] = mapped_column(String(40))
+    #: The number of the newest run event.
+    last_seq: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    #: Not before this time.
+    run_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: When its message last went to the broker.
+    published_at: Mapped[datetime | None] = mapped_column(Instant)
+    started_at: Mapped[datetime | None] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    __table_args__ = (
+        Index("ix_runs_app", "app", "id"),
+        Index("uq_runs_idempotency", "app", "event", "idempotency_key", unique=True),
+        Index(
+            "ix_runs_queued",
+            "lane",
+            "published_at",
+            sqlite_where=text("status = 'queued'"),
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_runs_running",
+            "owner",
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+
+class AttemptRow(Table):
+    """One try at a run."""
+
+    __tablename__ = "attempts"
+
+    run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    worker: Mapped[str] = mapped_column(String(40))
+    executor: Mapped[str | None] = mapped_column(String(30))
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: A final run status, `retry`, or `lost` when its worker died.
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+
+class RunEventRow(Table):
+    """One numbered line of a run's history; also its checkpoint."""
+
+    __tablename__ = "run_events"
+
+    run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    seq: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type: Mapped[str] = mapped_column(String(20))
+    node_id: Mapped[str | None] = mapped_column(String(200))
+    time: Mapped[datetime] = mapped_column(Instant)
+    data: Mapped[JSONObject] = mapped_column(Json)
+
+    __table_args__ = {"sqlite_with_rowid": False}
+
+
+class OutboxRow(Table):
+    """A message that must reach its lane; deleted once the broker has it."""
+
+    __tablename__ = "outbox"
+
+    run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: The whole job, as `schemas.job.Job` reads it.
+    job: Mapped[JSONObject] = mapped_column(Json)
+    #: When to publish; in the future for `run_at` and for pauses between attempts.
+    due_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
+class WorkerRow(Table):
+    """A worker and its heartbeat: the lease on every run that it owns."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: As Celery and Flower name it.
+    hostname: Mapped[str] = mapped_column(String(200))
+    pid: Mapped[int] = mapped_column(Integer)
+    lanes: Mapped[list[str]] = mapped_column(Json)
+    concurrency: Mapped[int] = mapped_column(Integer)
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    heartbeat_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    stopped_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class LeaderRow(Table):
+    """A job of which one replica at a time does the work (tick, relay, reaper)."""
+
+    __tablename__ = "leaders"
+
+    duty: Mapped[str] = mapped_column(String(30), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(40))
+    until: Mapped[datetime] = mapped_column(Instant)

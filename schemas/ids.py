@@ -1,0 +1,19 @@
+"""Identifiers that sort by the time they were made."""
+
+from __future__ import annotations
+
+import os
+import time
+
+#: Crockford's base 32 in lower case, so that an id is also fit for a DNS label.
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def new_id(prefix: str) -> str:
+    """Make `<prefix>_<26 characters>`: a ULID (48 bits of milliseconds, 80 random bits), lower case."""
+    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    digits = []
+    for _ in range(26):
+        digits.append(_ALPHABET[number & 31])
+        number >>= 5
+    return f"{prefix}_{''.join(reversed(digits))}"

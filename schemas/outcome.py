@@ -1,0 +1,79 @@
+"""How an attempt at a run can end: a closed set, matched with `assert_never`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+from schemas.json import JSONObject, JSONValue
+
+
+class ErrorKind(StrEnum):
+    """Whose fault it was and which limit was hit; the status of the run follows from it."""
+
+    #: The flow's own code or data failed.
+    USER = "user_error"
+    #: The flow's own code does not parse; the message names line and column.
+    SYNTAX = "syntax_error"
+    #: A node was given inputs or config that it can't use.
+    INVALID_INPUT = "invalid_input"
+    #: Another machine answered wrongly or not at all.
+    UPSTREAM = "upstream_error"
+    #: An address, package or action that the operator does not allow.
+    FORBIDDEN = "forbidden"
+    TIMED_OUT = "timed_out"
+    MEMORY_EXCEEDED = "memory_exceeded"
+    OUTPUT_EXCEEDED = "output_exceeded"
+    CANCELLED = "cancelled"
+    #: A sandbox or worker died under a run through no fault of its own: worth another attempt.
+    LOST = "lost"
+    #: Flo's own fault.
+    INTERNAL = "internal_error"
+
+
+class RunError(BaseModel):
+    """What went wrong, for a person: one sentence that names the fix, and the details behind it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ErrorKind
+    message: str
+    node_id: str | None = None
+    #: e.g. {"line", "column", "stack", "limit", "raise_with"}
+    details: JSONObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """The flow ran to its end."""
+
+    result: JSONValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The flow is over and did not succeed; trying again would do the same."""
+
+    error: RunError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """Someone asked for the run to stop, and it has."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """The attempt was lost through no fault of the flow: queue the run again after a pause."""
+
+    after: timedelta
+    reason: str
+
+
+Outcome: TypeAlias = Succeeded | Failed | Cancelled | Retry

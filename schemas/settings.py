@@ -1,0 +1,151 @@
+"""Every variable Flo reads, in one frozen object that is made once per process."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from schemas.errors import SettingsError
+
+
+class ExecutionMode(StrEnum):
+    """How much stands between a user's code and this machine."""
+
+    UNSANDBOXED = "UNSANDBOXED"
+    SANDBOX_CODE_ONLY = "SANDBOX_CODE_ONLY"
+    SANDBOX_PROCESS = "SANDBOX_PROCESS"
+    SANDBOX_CODE_AND_PROCESS = "SANDBOX_CODE_AND_PROCESS"
+
+
+class ExecutorName(StrEnum):
+    """What a run is handed to."""
+
+    INLINE = "inline"
+    NAMESPACE = "namespace"
+    DOCKER = "docker"
+    HTTP = "http"
+    LAMBDA_INVOKE = "lambda_invoke"
+    LAMBDA_STREAM = "lambda_stream"
+    KUBERNETES_JOB = "kubernetes_job"
+
+
+class SyncBackend(StrEnum):
+    """What carries /invoke."""
+
+    QUEUE = "queue"
+    HTTP = "http"
+    LAMBDA_INVOKE = "lambda_invoke"
+    LAMBDA_STREAM = "lambda_stream"
+    KUBERNETES_JOB = "kubernetes_job"
+    DOCKER = "docker"
+
+
+class AsyncBackend(StrEnum):
+    """What carries /invoke/async, webhooks and schedules."""
+
+    REDIS = "redis"
+    SQS = "sqs"
+    KAFKA = "kafka"
+    HTTP = "http"
+
+
+class Settings(BaseModel):
+    """The environment, read once. Use `load_settings`, which words the mistakes for a person."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path(".flo"), validation_alias="FLO_HOME")
+    database_url: str = Field(default="", validation_alias="FLO_DATABASE_URL")
+    api_key: SecretStr | None = Field(default=None, validation_alias="FLO_API_KEY")
+
+    execution_mode: ExecutionMode = Field(
+        default=ExecutionMode.SANDBOX_CODE_ONLY, validation_alias="FLO_EXECUTION_MODE"
+    )
+    sync_backend: SyncBackend = Field(default=SyncBackend.QUEUE, validation_alias="EXECUTION_BACKEND")
+    async_backend: AsyncBackend = Field(
+        default=AsyncBackend.REDIS, validation_alias="ASYNC_EXECUTION_BACKEND"
+    )
+    executor: ExecutorName = Field(default=ExecutorName.INLINE, validation_alias="FLO_EXECUTOR")
+
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
+    #: Redis for Flower and control when the lane is SQS or Kafka.
+    events_url: str | None = Field(default=None, validation_alias="FLO_EVENTS_URL")
+    aws_region: str | None = Field(default=None, validation_alias="AWS_REGION")
+    aws_endpoint_url: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
+    sqs_queue_prefix: str = Field(default="flo-", validation_alias="SQS_QUEUE_PREFIX")
+    kafka_bootstrap_servers: str | None = Field(default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    executor_url: str | None = Field(default=None, validation_alias="EXECUTOR_URL")
+    lambda_function: str | None = Field(default=None, validation_alias="LAMBDA_EXECUTOR_FUNCTION")
+    k8s_namespace: str = Field(default="default", validation_alias="K8S_NAMESPACE")
+    k8s_executor_image: str | None = Field(default=None, validation_alias="K8S_EXECUTOR_IMAGE")
+    k8s_runtime_class: str | None = Field(default=None, validation_alias="K8S_RUNTIME_CLASS")
+
+    #: Longest time-out, in seconds, that an `http.request` node may ask for while it runs inline.
+    inline_http_max_duration: float = Field(
+        default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION"
+    )
+    #: Runs that one worker executes at once.
+    max_concurrency: int = Field(default=64, ge=1, le=10_000, validation_alias="FLO_MAX_CONCURRENCY")
+    #: Attempts before a run that keeps losing its worker is dead-lettered.
+    max_attempts: int = Field(default=3, ge=1, le=100, validation_alias="FLO_MAX_ATTEMPTS")
+    #: Largest request body in bytes; more is answered 413.
+    max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, validation_alias="FLO_MAX_BODY_BYTES")
+    #: Seconds after its last heartbeat at which a worker is taken for dead.
+    lease_seconds: float = Field(default=10.0, ge=1, validation_alias="FLO_LEASE_SECONDS")
+    #: Node host processes that run V8 isolates in one worker; 0 means one per core.
+    v8_hosts: int = Field(default=0, ge=0, le=256, validation_alias="FLO_V8_HOSTS")
+    #: Lets `http.request` reach private, loopback and link-local addresses. Never on a shared server.
+    allow_private_network: bool = Field(default=False, validation_alias="FLO_ALLOW_PRIVATE_NETWORK")
+    log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias="FLO_LOG_FORMAT")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", validation_alias="FLO_LOG_LEVEL"
+    )
+
+    @property
+    def store_url(self) -> str:
+        """The database, with the embedded SQLite file as default."""
+        return self.database_url or f"sqlite:///{(self.home / 'flo.db').absolute()}"
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def heartbeat(self) -> timedelta:
+        """Worker heartbeat period: three beats fit in a lease with room to spare."""
+        return timedelta(seconds=self.lease_seconds / 3.5)
+
+
+#: Variables of the FLO_ family that other parts read: the command line and the scripts.
+_OTHERS = frozenset({"FLO_URL", "FLO_APP", "FLO_TEST_POSTGRES_URL", "FLO_WORKER_GROUP", "FLO_LANES"})
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment; raise SettingsError that names each wrong variable, its value and what is allowed."""
+    environ = os.environ if environ is None else environ
+    values = {name: environ[name] for name in _VARIABLES if environ.get(name, "") != ""}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as mistakes:
+        lines = []
+        for mistake in mistakes.errors():
+            name = str(mistake["loc"][0])
+            given = "***" if name == "FLO_API_KEY" else repr(mistake["input"])
+            lines.append(f"{name} is {given}: {mistake['msg'].removeprefix('Input should be ')}")
+        raise SettingsError("; ".join(lines)) from None
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """List FLO_ variables that nothing reads, each with the name that was probably meant."""
+    known = _VARIABLES | _OTHERS
+    unknown = [name for name in environ if name.startswith("FLO_") and name not in known]
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in unknown}
+
+
+_VARIABLES = frozenset(str(field.validation_alias) for field in Settings.model_fields.values())
