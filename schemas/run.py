@@ -96,7 +96,12 @@ class RunEvent:
     def as_json(self) -> JSONObject:
         """Write the flat wire form: `{seq, run_id, type, time, node_id?, ...data}`."""
         said = self.happening
-        flat: JSONObject = {"seq": self.seq, "run_id": self.run_id, "type": str(said.type), "time": said.time.isoformat()}
+        flat: JSONObject = {
+            "seq": self.seq,
+            "run_id": self.run_id,
+            "type": str(said.type),
+            "time": said.time.isoformat(),
+        }
         if said.node_id is not None:
             flat["node_id"] = said.node_id
         return {**said.data, **flat}

@@ -68,9 +68,7 @@ class Settings(BaseModel):
         default=ExecutionMode.SANDBOX_CODE_ONLY, validation_alias="FLO_EXECUTION_MODE"
     )
     sync_backend: SyncBackend = Field(default=SyncBackend.QUEUE, validation_alias="EXECUTION_BACKEND")
-    async_backend: AsyncBackend = Field(
-        default=AsyncBackend.REDIS, validation_alias="ASYNC_EXECUTION_BACKEND"
-    )
+    async_backend: AsyncBackend = Field(default=AsyncBackend.REDIS, validation_alias="ASYNC_EXECUTION_BACKEND")
     executor: ExecutorName = Field(default=ExecutorName.INLINE, validation_alias="FLO_EXECUTOR")
 
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", validation_alias="REDIS_URL")
@@ -87,9 +85,7 @@ class Settings(BaseModel):
     k8s_runtime_class: str | None = Field(default=None, validation_alias="K8S_RUNTIME_CLASS")
 
     #: Longest time-out, in seconds, that an `http.request` node may ask for while it runs inline.
-    inline_http_max_duration: float = Field(
-        default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION"
-    )
+    inline_http_max_duration: float = Field(default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION")
     #: Runs that one worker executes at once.
     max_concurrency: int = Field(default=64, ge=1, le=10_000, validation_alias="FLO_MAX_CONCURRENCY")
     #: Attempts before a run that keeps losing its worker is dead-lettered.
@@ -103,9 +99,7 @@ class Settings(BaseModel):
     #: Lets `http.request` reach private, loopback and link-local addresses. Never on a shared server.
     allow_private_network: bool = Field(default=False, validation_alias="FLO_ALLOW_PRIVATE_NETWORK")
     log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias="FLO_LOG_FORMAT")
-    log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", validation_alias="FLO_LOG_LEVEL"
-    )
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="FLO_LOG_LEVEL")
 
     @property
     def store_url(self) -> str:

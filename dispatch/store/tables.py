@@ -262,6 +262,8 @@ class OutboxRow(Table):
     __tablename__ = "outbox"
 
     run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: The attempt that the message asks for: a late receipt for an older message never deletes a newer one.
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
     #: The whole job, as `schemas.job.Job` reads it.
     job: Mapped[JSONObject] = mapped_column(Json)
     #: When to publish; in the future for `run_at` and for pauses between attempts.

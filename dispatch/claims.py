@@ -1,0 +1,35 @@
+"""What a worker holds while it executes a run, and how it lets go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from schemas.json import JSONObject, JSONValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to execute one attempt. Every write names `attempt`; once another is claimed, none succeeds."""
+
+    run_id: str
+    attempt: int
+    max_attempts: int
+    app: str
+    flow: str
+    version: int
+    event: str | None
+    lane: str
+    worker_group: str | None
+    priority: int
+    mode: str | None
+    backend_config: JSONObject | None
+    payload: JSONValue
+    #: The number of the newest event before this attempt.
+    last_seq: int
+    created_at: datetime
+    cancel_reason: str | None
+
+
+class LostClaim(Exception):
+    """Another attempt has the run, or it is over: whatever this one still does counts for nothing."""

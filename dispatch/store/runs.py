@@ -1,0 +1,272 @@
+"""Queries about runs that are made one at a time; the busy writes are batched in `writer.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, RowMapping, Table as SqlTable, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dispatch.store.tables import AttemptRow, OutboxRow, RunEventRow, RunRow
+from schemas.errors import Conflict
+from schemas.ids import new_id
+from schemas.job import Job, JobKind
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import ErrorKind, RunError
+from schemas.run import EventType, Lane, RunStatus
+
+runs = cast(SqlTable, RunRow.__table__)
+run_events = cast(SqlTable, RunEventRow.__table__)
+outbox = cast(SqlTable, OutboxRow.__table__)
+attempts = cast(SqlTable, AttemptRow.__table__)
+
+#: How long the process that accepted a run may take to publish it before the relay does.
+PUBLISH_GRACE = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run that is about to be accepted."""
+
+    app: str
+    flow: str
+    version: int
+    event: str | None
+    lane: Lane
+    payload: JSONValue
+    max_attempts: int
+    id: str = field(default_factory=lambda: new_id("run"))
+    priority: int = 5
+    mode: str | None = None
+    backend_config: JSONObject | None = None
+    worker_group: str | None = None
+    concurrency_key: str | None = None
+    idempotency_key: str | None = None
+    request_hash: str | None = None
+    retry_of: str | None = None
+    delivery_id: str | None = None
+    run_at: datetime | None = None
+
+    def job(self, *, attempt: int = 1) -> Job:
+        return _job(
+            run_id=self.id,
+            app=self.app,
+            lane=self.lane,
+            attempt=attempt,
+            priority=self.priority,
+            group=self.worker_group,
+        )
+
+
+async def insert_runs(connection: AsyncConnection, new: Sequence[NewRun], *, tracked_only: bool = False) -> list[Job]:
+    """Write runs, their first event and their outbox rows in the caller's transaction; answer what to publish at once.
+
+    Runs with a `run_at` in the future are left to the relay. `tracked_only` writes no outbox row: nothing will take
+    the run but the caller.
+    """
+    if not new:
+        return []
+    now = datetime.now(UTC)
+    await connection.execute(insert(runs), [_run_row(run, now) for run in new])
+    await connection.execute(insert(run_events), [_queued_row(run, now) for run in new])
+    if tracked_only:
+        return []
+    await connection.execute(insert(outbox), [_outbox_row(run, now) for run in new])
+    return [run.job() for run in new if run.run_at is None or run.run_at <= now]
+
+
+async def read_run(connection: AsyncConnection, run_id: str) -> RowMapping | None:
+    """Read one run with all its columns."""
+    return (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().one_or_none()
+
+
+async def read_runs(connection: AsyncConnection, run_ids: Sequence[str]) -> Sequence[RowMapping]:
+    """Read several runs in one statement, in no particular order."""
+    return (await connection.execute(select(runs).where(runs.c.id.in_(run_ids)))).mappings().all()
+
+
+async def list_runs(
+    connection: AsyncConnection,
+    *,
+    app: str | None = None,
+    status: str | None = None,
+    lane: str | None = None,
+    event: str | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+) -> tuple[Sequence[RowMapping], str | None]:
+    """List runs, newest first; the cursor is the id of the last one shown."""
+    query = select(runs).order_by(runs.c.id.desc()).limit(limit + 1)
+    for column, wanted in ((runs.c.app, app), (runs.c.status, status), (runs.c.lane, lane), (runs.c.event, event)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if cursor is not None:
+        query = query.where(runs.c.id < cursor)
+    rows = (await connection.execute(query)).mappings().all()
+    return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
+
+
+async def request_cancel(connection: AsyncConnection, run_id: str, reason: str) -> RunStatus | None:
+    """Ask for a run to stop: a waiting one ends here, a running one when its worker has killed it.
+
+    Answers the status that the run now has, or None when there is no such run. Asking again changes nothing.
+    """
+    row = (await connection.execute(select(runs).where(runs.c.id == run_id).with_for_update())).mappings().one_or_none()
+    if row is None:
+        return None
+    status = RunStatus(row["status"])
+    if status is RunStatus.RUNNING:
+        if row["cancel_reason"] is None:
+            await connection.execute(update(runs).where(runs.c.id == run_id).values(cancel_reason=reason))
+        return status
+    if status.terminal:
+        return status
+    error = RunError(kind=ErrorKind.CANCELLED, message=reason)
+    await finish_unowned(connection, row, RunStatus.CANCELLED, error)
+    return RunStatus.CANCELLED
+
+
+async def finish_unowned(connection: AsyncConnection, row: RowMapping, status: RunStatus, error: RunError) -> None:
+    """End a run that no worker holds, in the transaction that has read `row` for update."""
+    now = datetime.now(UTC)
+    seq = row["last_seq"] + 1
+    ended: JSONObject = {"status": str(status), "result": None, "error": error.model_dump(mode="json")}
+    await connection.execute(
+        update(runs)
+        .where(runs.c.id == row["id"])
+        .values(status=str(status), error=ended["error"], finished_at=now, last_seq=seq, owner=None)
+    )
+    await connection.execute(
+        insert(run_events).values(run_id=row["id"], seq=seq, type=EventType.RUN_COMPLETED, time=now, data=ended)
+    )
+    await connection.execute(delete(outbox).where(outbox.c.run_id == row["id"]))
+
+
+async def requeue_unowned(connection: AsyncConnection, row: RowMapping, *, due_at: datetime) -> Job:
+    """Queue a run again that no worker holds any more, in the transaction that has read `row` for update."""
+    now = datetime.now(UTC)
+    seq = row["last_seq"] + 1
+    job = job_of(row, attempt=row["attempt"] + 1)
+    await connection.execute(
+        update(runs)
+        .where(runs.c.id == row["id"])
+        .values(status=str(RunStatus.QUEUED), owner=None, last_seq=seq, published_at=None, finished_at=None, error=None)
+    )
+    await connection.execute(
+        insert(run_events).values(
+            run_id=row["id"],
+            seq=seq,
+            type=EventType.RUN_QUEUED,
+            time=now,
+            data={"lane": job.queue, "attempt": job.attempt},
+        )
+    )
+    await connection.execute(delete(outbox).where(outbox.c.run_id == row["id"]))
+    await connection.execute(
+        insert(outbox).values(run_id=row["id"], attempt=job.attempt, job=job.model_dump(mode="json"), due_at=due_at)
+    )
+    return job
+
+
+async def redrive(connection: AsyncConnection, run_id: str) -> Job | None:
+    """Give a dead-lettered run a fresh set of attempts; None when there is no such run.
+
+    Raises Conflict when the run is not dead: no other final state ever changes.
+    """
+    row = (await connection.execute(select(runs).where(runs.c.id == run_id).with_for_update())).mappings().one_or_none()
+    if row is None:
+        return None
+    if row["status"] != RunStatus.DEAD:
+        raise Conflict(
+            f"run {run_id} is {row['status']}; only a dead-lettered run can be redriven: use retry for others"
+        )
+    # The numbers of attempts go on, as they are the fence; the allowance grows by as many as it first had.
+    allowance = row["max_attempts"] + max(1, row["max_attempts"] - _redriven(row))
+    await connection.execute(update(runs).where(runs.c.id == run_id).values(max_attempts=allowance))
+    return await requeue_unowned(connection, row, due_at=datetime.now(UTC) + PUBLISH_GRACE)
+
+
+async def list_attempts(connection: AsyncConnection, run_id: str) -> Sequence[RowMapping]:
+    """List the tries at a run, oldest first."""
+    query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.attempt)
+    return (await connection.execute(query)).mappings().all()
+
+
+async def mark_published(connection: AsyncConnection, jobs: Sequence[Job]) -> None:
+    """Note that the broker has these jobs, and drop their outbox rows."""
+    now = datetime.now(UTC)
+    await connection.execute(
+        delete(outbox).where(outbox.c.run_id.in_([job.run_id for job in jobs]), outbox.c.attempt == 1)
+    )
+    later = [job for job in jobs if job.attempt != 1]
+    for job in later:
+        await connection.execute(delete(outbox).where(outbox.c.run_id == job.run_id, outbox.c.attempt == job.attempt))
+    await connection.execute(update(runs).where(runs.c.id.in_([job.run_id for job in jobs])).values(published_at=now))
+
+
+def job_of(row: RowMapping, *, attempt: int) -> Job:
+    """Word the message that asks for this attempt at the run."""
+    return _job(
+        run_id=row["id"],
+        app=row["app"],
+        lane=Lane(row["lane"]),
+        attempt=attempt,
+        priority=row["priority"],
+        group=row["worker_group"],
+    )
+
+
+def changed(result: CursorResult[Any]) -> int:
+    """Tell how many rows a statement changed."""
+    return result.rowcount
+
+
+def _redriven(row: RowMapping) -> int:
+    return max(0, row["attempt"] - row["max_attempts"])
+
+
+def _job(*, run_id: str, app: str, lane: Lane, attempt: int, priority: int, group: str | None) -> Job:
+    # model_construct: every part is already checked, and this is once per run on the hot path.
+    return Job.model_construct(
+        version=1, kind=JobKind(str(lane)), run_id=run_id, app=app, attempt=attempt, priority=priority, group=group
+    )
+
+
+def _run_row(run: NewRun, now: datetime) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "app": run.app,
+        "flow": run.flow,
+        "version": run.version,
+        "event": run.event,
+        "lane": str(run.lane),
+        "worker_group": run.worker_group,
+        "status": "queued",
+        "attempt": 0,
+        "max_attempts": run.max_attempts,
+        "priority": run.priority,
+        "mode": run.mode,
+        "backend_config": run.backend_config,
+        "payload": run.payload,
+        "concurrency_key": run.concurrency_key,
+        "idempotency_key": run.idempotency_key,
+        "request_hash": run.request_hash,
+        "retry_of": run.retry_of,
+        "delivery_id": run.delivery_id,
+        "last_seq": 1,
+        "created_at": now,
+        "run_at": run.run_at,
+    }
+
+
+def _queued_row(run: NewRun, now: datetime) -> dict[str, Any]:
+    lane = f"{run.lane}.{run.worker_group}" if run.worker_group else str(run.lane)
+    return {"run_id": run.id, "seq": 1, "type": "run_queued", "time": now, "data": {"lane": lane, "attempt": 1}}
+
+
+def _outbox_row(run: NewRun, now: datetime) -> dict[str, Any]:
+    due = run.run_at if run.run_at is not None and run.run_at > now else now + PUBLISH_GRACE
+    return {"run_id": run.id, "attempt": 1, "job": run.job().model_dump(mode="json"), "due_at": due}

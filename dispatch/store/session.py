@@ -1,0 +1,144 @@
+"""The door to SQL: opens the database, brings it to the newest schema, and hands out transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from dispatch.store.migrate import migrate
+from schemas.errors import SettingsError, Unavailable
+
+#: How long a writer waits for another process's transaction on SQLite, in milliseconds.
+_BUSY_TIMEOUT_MS = 10_000
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+
+class Store:
+    """One process's connections to SQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.sqlite = engine.dialect.name == "sqlite"
+        # SQLite takes one writer at a time; waiting here in turn is fair and wakes at once, its own busy handler polls.
+        self._writing = asyncio.Semaphore(1 if self.sqlite else 8)
+
+    @classmethod
+    async def open(cls, url: str) -> Store:
+        """Open and migrate. Safe when several processes start at once.
+
+        Raises SettingsError for an URL that names no known database, Unavailable when it can't be reached or written.
+        """
+        address = _address(url)
+        if address.get_backend_name() == "sqlite":
+            _make_folder(address)
+        engine = _engine(address)
+        try:
+            await migrate(engine)
+        except (OSError, DBAPIError, sqlite3.Error) as error:
+            await engine.dispose()
+            raise Unavailable(_explain(address, error)) from error
+        return cls(engine)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Hold one transaction; it commits at the end of the block and rolls back on an exception."""
+        async with self._writing, self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Hold a connection for reading, with a snapshot that is not held open."""
+        async with self._engine.connect() as connection:
+            yield await connection.execution_options(flo_read=True)
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell a database that is away or busy (worth trying again) from a statement that is wrong."""
+    if isinstance(error, OperationalError):
+        return True
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated
+    return isinstance(error, ConnectionError | TimeoutError | OSError)
+
+
+def _address(url: str) -> URL:
+    try:
+        address = make_url(url)
+    except Exception as error:
+        raise SettingsError(f"FLO_DATABASE_URL can't be read as an URL: {error}") from None
+    driver = _DRIVERS.get(address.drivername)
+    if driver is None:
+        raise SettingsError(
+            f"FLO_DATABASE_URL names the database {address.drivername!r}; Flo knows sqlite:///path and "
+            "postgresql://user:password@host/name"
+        )
+    return address.set(drivername=driver)
+
+
+def _make_folder(address: URL) -> None:
+    path = Path(address.database or "")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(_explain(address, error)) from error
+
+
+def _engine(address: URL) -> AsyncEngine:
+    if address.get_backend_name() != "sqlite":
+        return create_async_engine(address, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_recycle=1800)
+    engine = create_async_engine(
+        address, pool_size=5, max_overflow=20, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
+        # Transactions are begun by hand below: the driver's own implicit BEGIN is deferred and deadlocks on upgrade.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # An accepted run survives a power cut, not only a crash of the process.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if not connection.get_execution_options().get("flo_read"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _explain(address: URL, error: BaseException) -> str:
+    shown = address.render_as_string(hide_password=True)
+    if address.get_backend_name() == "sqlite":
+        return (
+            f"the database {address.database} can't be opened for writing ({_first_line(error)}); "
+            "make its folder writable, or set FLO_HOME to another folder"
+        )
+    return f"the database {shown} can't be reached ({_first_line(error)}); start it, or correct FLO_DATABASE_URL"
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return (str(cause).splitlines() or [type(cause).__name__])[0]
