@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, RowMapping, Table as SqlTable, delete, insert, select, update
+from sqlalchemy import CursorResult, RowMapping, delete, insert, select, update
+from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dispatch.store.tables import AttemptRow, OutboxRow, RunEventRow, RunRow

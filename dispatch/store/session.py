@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import event, make_url
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -83,7 +83,7 @@ def is_outage(error: BaseException) -> bool:
 def _address(url: str) -> URL:
     try:
         address = make_url(url)
-    except Exception as error:
+    except (ArgumentError, ValueError) as error:
         raise SettingsError(f"FLO_DATABASE_URL can't be read as an URL: {error}") from None
     driver = _DRIVERS.get(address.drivername)
     if driver is None:

@@ -253,7 +253,7 @@ class RunEventRow(Table):
     time: Mapped[datetime] = mapped_column(Instant)
     data: Mapped[JSONObject] = mapped_column(Json)
 
-    __table_args__ = {"sqlite_with_rowid": False}
+    __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class OutboxRow(Table):

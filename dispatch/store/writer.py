@@ -25,6 +25,7 @@ from dispatch.store.runs import (
     insert_runs,
     mark_published,
     outbox,
+    read_runs,
     run_events,
     runs,
 )
@@ -138,9 +139,10 @@ class RunWriter:
     async def _write(self, operations: Sequence[_Operation]) -> Sequence[Any]:
         deadline = asyncio.get_running_loop().time() + self._patience.total_seconds()
         pause = _FIRST_PAUSE
+        again = False
         while True:
             try:
-                return await self._transact(operations)
+                return await self._transact(operations, again=again)
             except Exception as error:
                 if not is_outage(error):
                     if len(operations) == 1:
@@ -154,12 +156,13 @@ class RunWriter:
                 log.warning("store.waited", error=str(error).splitlines()[0], operations=len(operations))
                 await asyncio.sleep(pause.total_seconds())
                 pause = min(pause * 2, _LONGEST_PAUSE)
+                again = True
 
-    async def _transact(self, operations: Sequence[_Operation]) -> Sequence[Any]:
+    async def _transact(self, operations: Sequence[_Operation], *, again: bool) -> Sequence[Any]:
         answers: _Answers = {}
         told: list[RunEvent] = []
         async with self._store.write() as connection:
-            await _accept(connection, _of(_Accept, operations), answers)
+            await _accept(connection, _of(_Accept, operations), answers, again=again)
             await _publish(connection, _of(_Published, operations), answers)
             await _take(connection, _of(_Take, operations), answers)
             await _append(connection, _of(_Append, operations), _of(_Record, operations), answers, told)
@@ -172,9 +175,18 @@ def _of(kind: type[Any], operations: Sequence[_Operation]) -> list[tuple[int, An
     return [(index, operation) for index, operation in enumerate(operations) if type(operation) is kind]
 
 
-async def _accept(connection: AsyncConnection, asked: list[tuple[int, _Accept]], answers: _Answers) -> None:
+async def _accept(
+    connection: AsyncConnection, asked: list[tuple[int, _Accept]], answers: _Answers, *, again: bool
+) -> None:
     if not asked:
         return
+    if again:
+        # The connection may have gone after the commit and before its receipt: then these rows are already there.
+        there = {row["id"] for row in await read_runs(connection, [one.new.id for _, one in asked])}
+        answers.update(
+            {index: Accepted(one.new.id, True, one.new.job()) for index, one in asked if one.new.id in there}
+        )
+        asked = [(index, one) for index, one in asked if index not in answers]
     known = await _known_keys(connection, [one.new for _, one in asked])
     fresh: list[_Accept] = []
     for index, one in asked:

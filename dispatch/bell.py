@@ -1,0 +1,125 @@
+"""Hints between processes: "something changed, look in SQL". A lost hint costs a moment, never a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from dispatch.coalesce import Coalescer
+from schemas.json import JSONValue, dumps, loads
+
+log = structlog.get_logger()
+
+Listener = Callable[[JSONValue], None]
+
+#: Pause before a listener connects again, in seconds.
+_RECONNECT = 0.5
+
+
+class Topic(StrEnum):
+    #: Run events are in SQL: `[[run_id, newest seq], ...]`.
+    EVENTS = "events"
+    #: A run is to be cancelled: its id.
+    CANCEL = "cancel"
+
+
+class Bell(Protocol):
+    """A best-effort broadcast to every process, this one included."""
+
+    def ring(self, topic: Topic, hint: JSONValue) -> None:
+        """Send a hint; never blocks and never fails."""
+
+    def listen(self, topic: Topic, listener: Listener) -> None:
+        """Call `listener` with each hint from now on; it must not block."""
+
+    @property
+    def live(self) -> bool:
+        """Tell whether hints are expected to arrive; while not, look often."""
+
+    async def aclose(self) -> None: ...
+
+
+class LocalBell:
+    """A bell within one process: the in-memory twin."""
+
+    live = True
+
+    def __init__(self) -> None:
+        self._listeners: dict[Topic, list[Listener]] = defaultdict(list)
+
+    def ring(self, topic: Topic, hint: JSONValue) -> None:
+        for listener in self._listeners[topic]:
+            listener(hint)
+
+    def listen(self, topic: Topic, listener: Listener) -> None:
+        self._listeners[topic].append(listener)
+
+    async def aclose(self) -> None:
+        self._listeners.clear()
+
+
+class RedisBell:
+    """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline."""
+
+    def __init__(self, url: str, *, prefix: str = "flo:bell:") -> None:
+        # Pings notice a connection that is open on this side only.
+        self._redis = Redis.from_url(url, health_check_interval=15, socket_connect_timeout=5)
+        self._prefix = prefix
+        self._listeners: dict[Topic, list[Listener]] = defaultdict(list)
+        self._out: Coalescer[tuple[Topic, JSONValue], None] = Coalescer(self._send, most=500)
+        self._ears: asyncio.Task[None] | None = None
+        self.live = False
+
+    def ring(self, topic: Topic, hint: JSONValue) -> None:
+        self._out.submit((topic, hint))
+
+    def listen(self, topic: Topic, listener: Listener) -> None:
+        self._listeners[topic].append(listener)
+        if self._ears is None:
+            self._ears = asyncio.create_task(self._hear(), name="bell")
+
+    async def aclose(self) -> None:
+        if self._ears is not None:
+            self._ears.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ears
+        await self._out.settle()
+        await self._redis.aclose()
+
+    async def _send(self, hints: Sequence[tuple[Topic, JSONValue]]) -> Sequence[None]:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for topic, hint in hints:
+                    pipe.publish(self._prefix + topic, dumps(hint))
+                await pipe.execute()
+        except (RedisError, OSError) as error:
+            log.warning("bell.unheard", hints=len(hints), error=str(error))
+        return [None] * len(hints)
+
+    async def _hear(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                    await subscription.subscribe(*(self._prefix + topic for topic in Topic))
+                    self.live = True
+                    while True:
+                        message = await subscription.get_message(timeout=30)
+                        if message is not None:
+                            self._deliver(message["channel"].decode(), message["data"])
+            except (RedisError, OSError) as error:
+                self.live = False
+                log.warning("bell.lost", error=str(error))
+                await asyncio.sleep(_RECONNECT)
+
+    def _deliver(self, channel: str, data: bytes) -> None:
+        hint = loads(data)
+        for listener in self._listeners[Topic(channel.removeprefix(self._prefix))]:
+            listener(hint)
