@@ -1,0 +1,164 @@
+"""Flow documents in their canonical form: what a flow is once every mistake and every dialect is out of the way.
+
+`schemas.validation.read_document` makes one from whatever a user sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from schemas.json import JSONObject, JSONValue
+
+#: Longest time that one flow may ask for: a week, in milliseconds.
+MAX_EXECUTION_TIME_MS = 7 * 24 * 3600 * 1000
+
+
+def _whole(value: Any) -> Any:
+    """Take 5.0 for 5, as JSON has one kind of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: A whole number; `5.0` is one, `"5"` and `true` are not.
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Part(BaseModel):
+    """A part of a document: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RetryPolicy(Part):
+    """When a node that failed is tried again: after `delay_ms`, then times `backoff_multiplier` each time."""
+
+    #: Tries in all, the first one included.
+    max_attempts: Whole = Field(default=3, ge=1, le=100)
+    delay_ms: Whole = Field(default=1000, ge=0, le=86_400_000)
+    backoff_multiplier: float = Field(default=2.0, ge=1, le=1000, strict=True)
+    max_delay_ms: Whole | None = Field(default=None, ge=0, le=86_400_000)
+    #: Share of the delay that chance may add to it: 0 adds nothing, 1 up to as much again.
+    jitter: float = Field(default=0.0, ge=0, le=1, strict=True)
+    retry_on_timeout: bool = Field(default=False, strict=True)
+
+
+class Position(Part):
+    """Where an editor draws the node."""
+
+    x: float
+    y: float
+
+
+class Node(Part):
+    """One step of a flow."""
+
+    id: Name
+    node_type: Name
+    config: JSONObject = {}
+    name: str | None = None
+    position: Position | None = None
+    retry_policy: RetryPolicy | None = None
+
+
+class Connection(Part):
+    """One output port wired to one input port."""
+
+    from_node: str
+    from_port: Name
+    to_node: str
+    to_port: Name
+
+
+class RetryWorkflow(Part):
+    """How often the whole flow may be tried, the first time included."""
+
+    max_attempts: Whole = Field(ge=1, le=100)
+
+
+class RetryWorkflowOnError(Part):
+    RetryWorkflow: RetryWorkflow
+
+
+OnError = Literal["StopWorkflow", "ContinueOnError"] | RetryWorkflowOnError
+
+
+class FlowSettings(Part):
+    """What holds for the flow as a whole."""
+
+    max_parallel_nodes: Whole = Field(default=10, ge=1, le=1000)
+    #: Limit on one attempt at the whole flow; an hour unless the document says otherwise.
+    max_execution_time_ms: Whole = Field(default=3_600_000, ge=1, le=MAX_EXECUTION_TIME_MS)
+    on_error: OnError = "StopWorkflow"
+
+    @field_validator("max_execution_time_ms", mode="before")
+    @classmethod
+    def _null_is_default(cls, value: Any) -> Any:
+        return cls.model_fields["max_execution_time_ms"].default if value is None else value
+
+    @field_validator("on_error", mode="before")
+    @classmethod
+    def _known_way(cls, value: Any) -> Any:
+        if value in ("StopWorkflow", "ContinueOnError") or isinstance(value, RetryWorkflowOnError):
+            return value
+        match value:
+            case {"RetryWorkflow": {"max_attempts": int() as attempts}} if 1 <= attempts <= 100 and len(value) == 1:
+                return value
+        raise ValueError('must be "StopWorkflow", "ContinueOnError" or {"RetryWorkflow": {"max_attempts": 1 to 100}}')
+
+    @property
+    def max_execution_time(self) -> timedelta:
+        return timedelta(milliseconds=self.max_execution_time_ms)
+
+
+class TriggerType(Part):
+    type: Literal["Manual", "Cron", "Webhook", "Event"]
+    expression: str | None = None
+    path: str | None = None
+    event_type: str | None = None
+
+
+class Trigger(Part):
+    """FlowEngine's way to say when a flow starts. Kept, never fired: in Flo an event does that."""
+
+    id: str
+    trigger_type: TriggerType
+    enabled: bool = True
+
+
+class FlowDocument(Part):
+    """A flow: a graph of nodes, wired port to port."""
+
+    #: Says that this is the canonical form; a document without it may be FlowEngine's typed form.
+    schema_version: Literal[1] = 1
+    id: str | None = None
+    name: Name
+    description: str | None = None
+    nodes: tuple[Node, ...]
+    connections: tuple[Connection, ...] = ()
+    settings: FlowSettings = FlowSettings()
+    triggers: tuple[Trigger, ...] = ()
+
+
+def canonical_json(document: FlowDocument) -> str:
+    """Write the one text that stands for this document: keys sorted, defaults spelled out, absent things left out."""
+    return orjson.dumps(document.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS).decode()
+
+
+def content_hash(document: FlowDocument) -> str:
+    """Tell documents that mean the same from those that don't: sha256 in hex, whatever the order of keys.
+
+    Defaults are left out, so that a hash outlives the fields that later versions of Flo add.
+    """
+    content = document.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def document_schema() -> dict[str, JSONValue]:
+    """Give the JSON Schema of the canonical form, for editors."""
+    schema: dict[str, JSONValue] = FlowDocument.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Flo flow document", **schema}

@@ -1,0 +1,119 @@
+"""The description of a node type: its ports, its config, and what may be assumed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from schemas.flow import MAX_EXECUTION_TIME_MS, Part, Whole
+from schemas.json import JSONObject, JSONValue
+from schemas.settings import ExecutionMode
+
+JSONType = Literal["any", "string", "number", "integer", "boolean", "object", "array"]
+
+EVERY_MODE = frozenset(ExecutionMode)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A named place where a value enters or leaves a node."""
+
+    name: str
+    type: JSONType = "any"
+    description: str
+    #: Of an input: the node can't run without it.
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushLimits:
+    """What the operator allows a document to ask for."""
+
+    max_inline_http: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A config that is well-formed and still not allowed."""
+
+    key: str
+    message: str
+    fix: str
+
+
+class NodeConfig(Part):
+    """What every node type's config may hold."""
+
+    timeout_ms: Whole | None = Field(default=None, ge=1, le=MAX_EXECUTION_TIME_MS, description="limit in milliseconds")
+    #: FlowEngine's name for the same limit.
+    timeout: float | None = Field(default=None, gt=0, le=MAX_EXECUTION_TIME_MS / 1000, description="limit in seconds")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> NodeConfig:
+        if self.timeout_ms is not None and self.timeout is not None:
+            raise ValueError("timeout (seconds) and timeout_ms (milliseconds) both say how long; keep one of them")
+        return self
+
+    @property
+    def limit(self) -> timedelta | None:
+        """How long the node may run, if its config says so."""
+        if self.timeout_ms is not None:
+            return timedelta(milliseconds=self.timeout_ms)
+        return timedelta(seconds=self.timeout) if self.timeout is not None else None
+
+    def refusals(self, limits: PushLimits) -> Iterator[Refusal]:
+        """List what the operator does not allow in this config."""
+        yield from ()
+
+
+#: The model of a node type's config (inside NodeType, `type` is a field).
+ConfigModel: TypeAlias = type[NodeConfig]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeType:
+    """One kind of node, as documents name it."""
+
+    type: str
+    category: str
+    description: str
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    #: Any other input (output) port may be used too.
+    open_inputs: bool = False
+    open_outputs: bool = False
+    config: ConfigModel = NodeConfig
+    example: JSONObject
+    #: Running it again has no effect outside the run, so no checkpoint has to be written before dependents start.
+    repeatable: bool = True
+    #: The modes that allow it.
+    modes: frozenset[ExecutionMode] = EVERY_MODE
+
+    def input(self, name: str) -> Port | None:
+        return next((port for port in self.inputs if port.name == name), None)
+
+    def output(self, name: str) -> Port | None:
+        return next((port for port in self.outputs if port.name == name), None)
+
+    def as_json(self) -> JSONObject:
+        """Describe the type as `flo nodes --json` and the API show it."""
+        return {
+            "type": self.type,
+            "category": self.category,
+            "description": self.description,
+            "inputs": [_port(port) for port in self.inputs],
+            "outputs": [_port(port) for port in self.outputs],
+            "open_inputs": self.open_inputs,
+            "open_outputs": self.open_outputs,
+            "config_schema": self.config.model_json_schema(),
+            "example": self.example,
+            "repeatable": self.repeatable,
+        }
+
+
+def _port(port: Port) -> JSONValue:
+    return {"name": port.name, "type": port.type, "required": port.required, "description": port.description}
