@@ -1,0 +1,120 @@
+"""Turn a V8 host's last word on a job into an outcome; pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from schemas.json import JSONObject
+from schemas.outcome import ErrorKind, RunError
+from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
+
+#: Stack lines kept for the user.
+STACK_LINES = 20
+
+
+def outcome_of(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
+    """Read a `done` message: `{value}`, or `{kind, message?, stack?, line?, column?}`."""
+    if "value" in answer:
+        return CodeReturned(_read(answer["value"]))
+    message = answer.get("message", "")
+    match answer["kind"]:
+        case "timed_out":
+            return timed_out(order)
+        case "memory_exceeded":
+            return memory_exceeded(order)
+        case "output_exceeded":
+            return _output_exceeded(order, message)
+        case "syntax_error":
+            return _placed(order, ErrorKind.SYNTAX, message, (answer["line"], answer["column"]), stack=None)
+        case "user_error":
+            return _user_error(order, answer)
+    return internal_error(f"The V8 host answered in a way that this version does not know: {answer['kind']!r}")
+
+
+def timed_out(order: CodeOrder) -> CodeFailed:
+    limit = order.timeout // timedelta(milliseconds=1)
+    return _limited(
+        ErrorKind.TIMED_OUT,
+        f"{order.filename} ran longer than its limit of {limit:,} ms; make it quicker or raise timeout_ms",
+        {"limit": limit, "raise_with": "timeout_ms"},
+    )
+
+
+def memory_exceeded(order: CodeOrder) -> CodeFailed:
+    return _limited(
+        ErrorKind.MEMORY_EXCEEDED,
+        f"{order.filename} used more memory than its limit of {order.memory_mb:,} MB; use less or raise memory_mb",
+        {"limit": order.memory_mb, "raise_with": "memory_mb"},
+    )
+
+
+def lost(reason: str) -> CodeFailed:
+    return CodeFailed(RunError(kind=ErrorKind.LOST, message=reason))
+
+
+def internal_error(reason: str) -> CodeFailed:
+    return CodeFailed(RunError(kind=ErrorKind.INTERNAL, message=reason))
+
+
+def _output_exceeded(order: CodeOrder, size: str) -> CodeFailed:
+    found = f"is {int(size):,} bytes" if size else "is larger than a string can be"
+    limit = order.max_output_bytes
+    return _limited(
+        ErrorKind.OUTPUT_EXCEEDED,
+        f"what {order.filename} returned {found}, over the limit of {limit:,} bytes; "
+        "return less or raise max_output_bytes",
+        {"limit": limit, "raise_with": "max_output_bytes"},
+    )
+
+
+def _user_error(order: CodeOrder, answer: dict[str, Any]) -> CodeFailed:
+    message = answer["message"]
+    if "line" in answer:
+        return _placed(order, ErrorKind.USER, message, (answer["line"], answer["column"]), stack=None)
+    frames = _user_frames(order.filename, answer.get("stack", ""))
+    if not frames:
+        return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
+    stack = "\n".join([message, *frames])
+    return _placed(order, ErrorKind.USER, message, _place(order.filename, frames[0]), stack=stack)
+
+
+def _placed(
+    order: CodeOrder, kind: ErrorKind, message: str, place: tuple[int, int] | None, *, stack: str | None
+) -> CodeFailed:
+    details: JSONObject = {}
+    if place is not None:
+        line, column = place
+        message = f"{order.filename}:{line}:{column}: {message}"
+        details |= {"line": line, "column": column}
+    if stack is not None:
+        details["stack"] = stack
+    return CodeFailed(RunError(kind=kind, message=message, details=details))
+
+
+def _user_frames(filename: str, stack: str) -> list[str]:
+    """Keep the stack's lines that lie in the user's own code."""
+    frames = [line for line in stack.split("\n") if line.startswith("    at ") and f"{filename}:" in line]
+    return frames[:STACK_LINES]
+
+
+def _place(filename: str, frame: str) -> tuple[int, int] | None:
+    found = re.search(rf"{re.escape(filename)}:(\d{{1,9}}):(\d{{1,9}})", frame)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _limited(kind: ErrorKind, message: str, details: JSONObject) -> CodeFailed:
+    return CodeFailed(RunError(kind=kind, message=message, details=details))
+
+
+def _read(text: str) -> Any:
+    """Read the result; half a surrogate pair, which JavaScript can write but UTF-8 can't carry, becomes U+FFFD."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        return json.loads(whole.decode("utf-16-le", "replace"))
