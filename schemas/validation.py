@@ -289,8 +289,9 @@ def _check_inputs(draft: _Draft, types: dict[int, NodeType]) -> None:
     reached = {wire.to_node for wire in draft.connections.values()}
     for index, node_type in types.items():
         node, path = draft.nodes[index], f"nodes[{index}]"
+        fixed = node_type.fixed_inputs(node.config)
         for port in node_type.inputs:
-            if not port.required or (node.id, port.name) in fed or node.config.get(port.name) is not None:
+            if not port.required or (node.id, port.name) in fed or port.name in fixed:
                 continue
             if node.id in reached:
                 draft.wrong(

@@ -48,6 +48,9 @@ class HttpConfig(NodeConfig):
             raise ValueError(f'a {self.method} request carries no body; set method: "POST", or leave body and json out')
         return self
 
+    def engine_limit(self) -> None:
+        """The node holds itself to its limit, as the operator's cap may be lower."""
+
     def refusals(self, limits: PushLimits) -> Iterator[Refusal]:
         cap = limits.max_inline_http
         if self.execution_mode == "inline" and self.limit is not None and self.limit > cap:

@@ -65,6 +65,10 @@ class NodeConfig(Part):
             return timedelta(milliseconds=self.timeout_ms)
         return timedelta(seconds=self.timeout) if self.timeout is not None else None
 
+    def engine_limit(self) -> timedelta | None:
+        """How long the engine lets the node run; None when the node holds itself to its limit."""
+        return self.limit
+
     def refusals(self, limits: PushLimits) -> Iterator[Refusal]:
         """List what the operator does not allow in this config."""
         yield from ()
@@ -98,6 +102,14 @@ class NodeType:
 
     def output(self, name: str) -> Port | None:
         return next((port for port in self.outputs if port.name == name), None)
+
+    def fixed_inputs(self, config: JSONObject) -> JSONObject:
+        """Give the input ports whose value stands in the config; null is a value only where any value is."""
+        return {
+            port.name: config[port.name]
+            for port in self.inputs
+            if port.name in config and (port.type == "any" or config[port.name] is not None)
+        }
 
     def as_json(self) -> JSONObject:
         """Describe the type as `flo nodes --json` and the API show it."""

@@ -1,0 +1,273 @@
+"""Runs a flow: starts nodes, waits for them, tells what happened. What to do next is decided in `advance.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, assert_never
+
+import structlog
+
+from schemas.errors import Invalid
+from schemas.flow import FlowDocument
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.run import EventType, Happening
+from workers.engine.advance import Action, End, GiveUp, Pause, RunState, Start, StartOver
+from workers.engine.checkpoint import recall
+from workers.engine.plan import Plan, Step, plan_of
+from workers.engine.ports import check_inputs, result_of, root_inputs, wired_inputs
+from workers.engine.registry import BUILT_IN, Registry
+from workers.engine.sink import EventSink
+from workers.nodes.node import NodeCall, NodeError, NodeTools, too_long
+
+log = structlog.get_logger(__name__)
+
+#: Nodes that a strand runs before it lets the event loop serve others; a chain of instant nodes would never do so.
+NODES_PER_TURN = 16
+#: Pause before another attempt at a run whose happenings could not be stored.
+PAUSE_AFTER_LOSS = timedelta(seconds=1)
+
+
+async def run_flow(
+    document: FlowDocument,
+    payload: JSONValue,
+    *,
+    tools: NodeTools,
+    events: EventSink,
+    past: Sequence[Happening] = (),
+    registry: Registry = BUILT_IN,
+) -> Outcome:
+    """Run the flow to its end and tell each node's happenings; what `past` completed is not repeated.
+
+    Raises only CancelledError, after every node has been cancelled and has stopped.
+    """
+    try:
+        plan = plan_of(document, registry)
+    except Invalid as mistakes:
+        return Failed(error=RunError(kind=ErrorKind.INVALID_INPUT, message=str(mistakes)))
+    drive = _Drive(plan, payload, tools, events)
+    drive.state = RunState(
+        plan.graph, [node.retry_policy for node in document.nodes], document.settings, recall(document, past)
+    )
+    limit = document.settings.max_execution_time
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            return await drive.to_the_end()
+    except TimeoutError:
+        return Failed(
+            error=RunError(
+                kind=ErrorKind.TIMED_OUT,
+                message=f"the flow took longer than its limit of {limit.total_seconds():g} s; "
+                "raise settings.max_execution_time_ms if it needs more",
+                details={
+                    "limit_ms": document.settings.max_execution_time_ms,
+                    "raise_with": "settings.max_execution_time_ms",
+                },
+            )
+        )
+
+
+class _Drive:
+    """One attempt at one run.
+
+    A strand is a task that runs a node, then one of those that it made ready, and so on; the others get strands of
+    their own. So a chain costs one task, and parallel nodes are really parallel.
+    """
+
+    state: RunState
+
+    def __init__(self, plan: Plan, payload: JSONValue, tools: NodeTools, events: EventSink) -> None:
+        self._plan = plan
+        self._payload = payload
+        self._tools = tools
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._strands: set[asyncio.Task[None]] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._running: dict[int, int] = {}
+        self._end: asyncio.Future[End | StartOver | Retry] = self._loop.create_future()
+
+    async def to_the_end(self) -> Outcome:
+        reason = "the run was stopped"
+        try:
+            while True:
+                self._end = self._loop.create_future()
+                self._start(self._perform(self.state.begin()))
+                match await self._end:
+                    case StartOver() as again:
+                        await self._stop("the flow starts over after an error in another node")
+                        self._say_starting_over(again)
+                    case End(error=None):
+                        return Succeeded(result=self._result())
+                    case End(error=error):
+                        assert error is not None
+                        reason = f'node "{error.node_id}" failed'
+                        return Failed(error=error)
+                    case Retry() as retry:
+                        return retry
+        finally:
+            await self._stop(reason)
+
+    # What happens to one node
+
+    async def _strand(self, start: Start | None) -> None:
+        count = 0
+        while start is not None:
+            start = self._perform(await self._run_node(start))
+            count += 1
+            if count % NODES_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _run_node(self, start: Start) -> list[Action]:
+        step = self._plan.steps[start.node]
+        self._running[start.node] = start.attempt
+        self._say(EventType.NODE_STARTED, step.id, {"node_type": step.type.type, "attempt": start.attempt})
+        began = time.perf_counter()
+        try:
+            outputs = await self._call(step, start)
+        except NodeError as failure:
+            error = failure.error.model_copy(update={"node_id": step.id})
+            del self._running[start.node]
+            return self.state.failed(start.node, error, roll=random.random())
+        duration_ms = round((time.perf_counter() - began) * 1000, 3)
+        self._say(
+            EventType.NODE_COMPLETED,
+            step.id,
+            {"outputs": dict(outputs), "attempt": start.attempt, "duration_ms": duration_ms},
+        )
+        del self._running[start.node]
+        if not step.type.repeatable:
+            await self._events.flush()  # what has an effect outside is on record before anything builds on it
+        return self.state.succeeded(start.node, outputs)
+
+    async def _call(self, step: Step, start: Start) -> Mapping[str, JSONValue]:
+        call: NodeCall[Any] = NodeCall(
+            node_id=step.id,
+            config=step.config,
+            inputs=self._inputs(step, start.node),
+            attempt=start.attempt,
+            tools=self._tools,
+            emit=lambda type_, data: self._say(type_, step.id, data),
+        )
+        limit = step.config.engine_limit()
+        try:
+            if limit is None:
+                return await step.work.run(call)
+            async with asyncio.timeout(limit.total_seconds()) as deadline:
+                return await step.work.run(call)
+        except NodeError:
+            raise
+        except asyncio.CancelledError as cancelled:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise self._crash(step, cancelled) from cancelled  # nobody cancelled this strand: the node did it to itself
+        except Exception as bug:  # a node's code may raise anything; that must end its node, not the worker
+            if isinstance(bug, TimeoutError) and limit is not None and deadline.expired():
+                raise too_long(limit, raise_with="timeout_ms in its config") from None
+            raise self._crash(step, bug) from bug
+
+    def _crash(self, step: Step, bug: BaseException) -> NodeError:
+        log.error("node.crashed", run_id=self._tools.run_id, node_id=step.id, node_type=step.type.type, exc_info=bug)
+        message = f"the node type {step.type.type} crashed: {type(bug).__name__}: {bug}"
+        return NodeError(RunError(kind=ErrorKind.INTERNAL, message=message))
+
+    def _inputs(self, step: Step, node: int) -> JSONObject:
+        wires = self._plan.graph.wires[node]
+        if wires:
+            inputs = wired_inputs(wires, step.fixed, self.state.outputs)
+        else:
+            inputs = root_inputs(step.type, step.fixed, self._payload)
+        check_inputs(step.type, inputs)
+        return inputs
+
+    # What the state asks for
+
+    def _perform(self, actions: Sequence[Action]) -> Start | None:
+        """Do everything; return a node that the caller's strand is to run next, if there is one."""
+        next_: Start | None = None
+        for action in actions:
+            match action:
+                case Start():
+                    if next_ is None:
+                        next_ = action
+                    else:
+                        self._start(action)
+                case Pause(node=node, delay=delay):
+                    self._say_error(EventType.NODE_RETRYING, action, delay_ms=round(delay.total_seconds() * 1000))
+                    self._timers[node] = self._loop.call_later(delay.total_seconds(), self._due, node)
+                case GiveUp():
+                    self._say_error(EventType.NODE_FAILED, action)
+                case End() | StartOver():
+                    self._settle(action)
+                case _:
+                    assert_never(action)
+        return next_
+
+    def _start(self, start: Start | None) -> None:
+        if start is not None:
+            strand = self._loop.create_task(self._strand(start))
+            self._strands.add(strand)
+            strand.add_done_callback(self._strand_ended)
+
+    def _due(self, node: int) -> None:
+        del self._timers[node]
+        self._start(self._perform(self.state.due(node)))
+
+    def _strand_ended(self, strand: asyncio.Task[None]) -> None:
+        self._strands.discard(strand)
+        if not strand.cancelled() and (error := strand.exception()) is not None:
+            log.error("attempt.broke", run_id=self._tools.run_id, exc_info=error)
+            self._settle(Retry(after=PAUSE_AFTER_LOSS, reason=f"the run's happenings could not be stored: {error}"))
+
+    def _settle(self, end: End | StartOver | Retry) -> None:
+        if not self._end.done():
+            self._end.set_result(end)
+
+    async def _stop(self, reason: str) -> None:
+        """Cancel everything that runs, and return only when it has stopped."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for strand in self._strands:
+            strand.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        while self._strands:
+            try:
+                await asyncio.wait(self._strands)
+            except asyncio.CancelledError as again:  # asked twice; still nothing may be left running
+                cancelled = again
+        for node, attempt in self._running.items():
+            step = self._plan.steps[node]
+            error = RunError(kind=ErrorKind.CANCELLED, message=f"stopped: {reason}", node_id=step.id)
+            self._say(EventType.NODE_FAILED, step.id, {"error": error.model_dump(mode="json"), "attempt": attempt})
+        self._running.clear()
+        if cancelled is not None:
+            raise cancelled
+
+    # What is told
+
+    def _result(self) -> JSONValue:
+        steps = self._plan.steps
+        return result_of(
+            self._plan.graph, [step.id for step in steps], [step.type.type for step in steps], self.state.outputs
+        )
+
+    def _say_error(self, type_: EventType, action: Pause | GiveUp, **more: JSONValue) -> None:
+        error = action.error.model_dump(mode="json", exclude_none=True)
+        self._say(type_, self._plan.steps[action.node].id, {"error": error, "attempt": action.attempt, **more})
+
+    def _say_starting_over(self, again: StartOver) -> None:
+        message = (
+            f'the flow starts over (round {again.round}), as node "{again.error.node_id}" failed: {again.error.message}'
+        )
+        self._events.emit(Happening(EventType.LOG, {"level": "warning", "message": message}))
+
+    def _say(self, type_: EventType, node_id: str, data: JSONObject) -> None:
+        if self.state.round > 1:
+            data = {**data, "round": self.state.round}
+        self._events.emit(Happening(type_, data, node_id))

@@ -1,0 +1,87 @@
+"""The port that every node type implements, and what a node may use while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, Protocol, TypeVar
+
+import httpx
+
+from schemas.json import JSONObject, JSONValue
+from schemas.nodes.spec import NodeConfig
+from schemas.outcome import ErrorKind, RunError
+from schemas.run import EventType
+from workers.sandboxes.base import CodeSandbox
+
+C = TypeVar("C", bound=NodeConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTools:
+    """What the nodes of one run may use. The code sandbox and the HTTP client are shared by all runs of a worker."""
+
+    code: CodeSandbox
+    #: Made by `workers.nodes.guarded.open_client`, which is what keeps private addresses out of reach.
+    http: httpx.AsyncClient
+    app: str
+    run_id: str
+    attempt: int
+    #: Longest time-out of an `http.request` node that runs inline.
+    inline_http_cap: timedelta = timedelta(seconds=300)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeCall(Generic[C]):
+    """One try at one node."""
+
+    node_id: str
+    config: C
+    #: Checked against the node type: required ports are there, and have their type.
+    inputs: Mapping[str, JSONValue]
+    attempt: int
+    tools: NodeTools
+    emit: Callable[[EventType, JSONObject], None]
+
+    def log(self, level: str, message: str) -> None:
+        """Add a line to the run's log; level is debug, info, warning or error."""
+        self.emit(EventType.LOG, {"level": level, "message": message})
+
+    def progress(self, percent: float, message: str = "") -> None:
+        self.emit(EventType.PROGRESS, {"percent": percent, "message": message})
+
+    def data(self, port: str, value: JSONValue) -> None:
+        """Show a value before the node is done."""
+        self.emit(EventType.DATA, {"port": port, "value": value})
+
+
+class Node(Protocol[C]):
+    """A node type's work. One object serves all runs, so it keeps nothing between calls."""
+
+    async def run(self, call: NodeCall[C]) -> Mapping[str, JSONValue]:
+        """Do the work and return the value of each output port; raise NodeError when it can't be done."""
+        ...
+
+
+class NodeError(Exception):
+    """A node could not do its work."""
+
+    def __init__(self, error: RunError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def node_error(kind: ErrorKind, message: str, **details: JSONValue) -> NodeError:
+    """Make a NodeError; the engine adds which node it was."""
+    return NodeError(RunError(kind=kind, message=message, details=details or None))
+
+
+def too_long(limit: timedelta, *, raise_with: str) -> NodeError:
+    """Make the error of a node that ran into its time limit."""
+    return node_error(
+        ErrorKind.TIMED_OUT,
+        f"took longer than its limit of {limit.total_seconds():g} s; raise {raise_with} if it needs more",
+        limit_ms=round(limit.total_seconds() * 1000),
+        raise_with=raise_with,
+    )
