@@ -1,0 +1,106 @@
+"""One run in this process: no server, no queue, no store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from schemas.flow import FlowDocument
+from schemas.fold import nodes_from
+from schemas.ids import new_id
+from schemas.json import JSONValue
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.run import EventType, Happening, Lane, RunStatus, RunView, status_of
+from schemas.settings import ExecutorName, Settings
+from workers.engine.drive import run_flow
+from workers.nodes.guarded import open_client
+from workers.nodes.node import NodeTools
+from workers.runner.protocol import LineSink
+from workers.sandboxes.v8 import V8Pool
+
+#: The app that local runs belong to.
+LOCAL_APP = "local"
+
+
+async def run_here(document: FlowDocument, payload: JSONValue, settings: Settings, *, printing: bool) -> RunView:
+    """Run the flow and show the run; being cancelled is one way for a run to end. Raises Unavailable without V8."""
+    run_id, created_at = new_id("run"), datetime.now(UTC)
+    events = LineSink(run_id, printing=printing)
+    outcome: Outcome = Cancelled(reason="stopped from outside")
+    with contextlib.suppress(asyncio.CancelledError):
+        async with open_tools(document, settings, run_id=run_id) as tools:
+            outcome = await _attempt(document, payload, tools, events)
+    status, result, error = settle(outcome)
+    return RunView(
+        run_id=run_id,
+        app=LOCAL_APP,
+        flow=document.name,
+        version=0,
+        event=None,
+        lane=str(Lane.FLOW),
+        status=status,
+        attempt=1,
+        executor=str(ExecutorName.INLINE),
+        payload=payload,
+        result=result,
+        error=error,
+        created_at=created_at,
+        started_at=_time_of(events, EventType.RUN_STARTED),
+        finished_at=_time_of(events, EventType.RUN_COMPLETED) or datetime.now(UTC),
+        nodes=nodes_from(document, events.happenings),
+    )
+
+
+async def _attempt(document: FlowDocument, payload: JSONValue, tools: NodeTools, events: LineSink) -> Outcome:
+    """Do what a dispatcher does around the engine: say that the run started, and how it ended."""
+    events.emit(Happening(EventType.RUN_STARTED, {"attempt": 1, "worker": LOCAL_APP, "executor": "inline"}))
+    outcome: Outcome
+    try:
+        outcome = await run_flow(document, payload, tools=tools, events=events)
+    except asyncio.CancelledError:
+        outcome = Cancelled(reason="stopped from outside")
+    status, result, error = settle(outcome)
+    shown = error.model_dump(mode="json") if error else None
+    events.emit(Happening(EventType.RUN_COMPLETED, {"status": str(status), "result": result, "error": shown}))
+    return outcome
+
+
+def _time_of(events: LineSink, type_: EventType) -> datetime | None:
+    return next((said.time for said in events.happenings if said.type is type_), None)
+
+
+def settle(outcome: Outcome) -> tuple[RunStatus, JSONValue, RunError | None]:
+    """Say what an outcome means for a run that gets one attempt only."""
+    match outcome:
+        case Succeeded(result=result):
+            return RunStatus.SUCCEEDED, result, None
+        case Failed(error=error):
+            return status_of(error), None, error
+        case Cancelled(reason=reason):
+            return RunStatus.CANCELLED, None, RunError(kind=ErrorKind.CANCELLED, message=reason)
+        case Retry(reason=reason):
+            return RunStatus.FAILED, None, RunError(kind=ErrorKind.LOST, message=reason)
+        case _:
+            assert_never(outcome)
+
+
+@asynccontextmanager
+async def open_tools(document: FlowDocument, settings: Settings, *, run_id: str) -> AsyncIterator[NodeTools]:
+    """Open what this document's nodes need, and close it after; V8 starts only for flows that have code."""
+    async with AsyncExitStack() as opened:
+        code = V8Pool(hosts=1)
+        if any(node.node_type.startswith("code.") for node in document.nodes):
+            await opened.enter_async_context(code)
+        http = await opened.enter_async_context(open_client(allow_private_network=settings.allow_private_network))
+        yield NodeTools(
+            code=code,
+            http=http,
+            app=LOCAL_APP,
+            run_id=run_id,
+            attempt=1,
+            inline_http_cap=timedelta(seconds=settings.inline_http_max_duration),
+        )
