@@ -172,6 +172,36 @@ async def requeue_unowned(connection: AsyncConnection, row: RowMapping, *, due_a
     return job
 
 
+async def lose_attempt(connection: AsyncConnection, row: RowMapping, *, reason: str, due_at: datetime) -> RunStatus:
+    """End an attempt that will never report, in the transaction that has read `row` for update.
+
+    The run is queued again, or dead-lettered after its last attempt, or cancelled if that was asked for.
+    """
+    await connection.execute(
+        update(attempts)
+        .where(attempts.c.run_id == row["id"], attempts.c.attempt == row["attempt"])
+        .values(finished_at=datetime.now(UTC), outcome="lost", reason=reason)
+    )
+    if row["cancel_reason"] is not None:
+        error = RunError(kind=ErrorKind.CANCELLED, message=row["cancel_reason"])
+        await finish_unowned(connection, row, RunStatus.CANCELLED, error)
+        return RunStatus.CANCELLED
+    if row["attempt"] >= row["max_attempts"]:
+        await finish_unowned(connection, row, RunStatus.DEAD, given_up(row["attempt"], reason))
+        return RunStatus.DEAD
+    await requeue_unowned(connection, row, due_at=due_at)
+    return RunStatus.QUEUED
+
+
+def given_up(attempt: int, reason: str) -> RunError:
+    """Word the error of a run that is dead-lettered."""
+    tries = f"{attempt} attempt{'s' if attempt != 1 else ''}"
+    return RunError(
+        kind=ErrorKind.LOST,
+        message=f"given up after {tries}; the last: {reason}. Redrive it once the cause is mended",
+    )
+
+
 async def redrive(connection: AsyncConnection, run_id: str) -> Job | None:
     """Give a dead-lettered run a fresh set of attempts; None when there is no such run.
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 from sqlalchemy import bindparam, insert, select, update
@@ -22,6 +22,7 @@ from dispatch.coalesce import Coalescer
 from dispatch.store.runs import (
     NewRun,
     attempts,
+    given_up,
     insert_runs,
     mark_published,
     outbox,
@@ -82,6 +83,7 @@ class _Record:
     claim: Claim
     events: Sequence[RunEvent]
     outcome: Outcome
+    last_seq: int
 
 
 _Operation: TypeAlias = _Accept | _Published | _Take | _Append | _Record
@@ -124,12 +126,12 @@ class RunWriter:
         """Make events durable, in order. Raises LostClaim when the attempt is no longer the run's newest."""
         await self._operations.submit(_Append(claim, events))
 
-    async def record(self, claim: Claim, outcome: Outcome, events: Sequence[RunEvent]) -> RunStatus:
+    async def record(self, claim: Claim, outcome: Outcome, *, events: Sequence[RunEvent], last_seq: int) -> RunStatus:
         """Write the end of an attempt with its last events, in one transaction; answer what the run became.
 
-        A Retry queues the run again, or dead-letters it after its last attempt. Raises LostClaim like `append`.
+        `last_seq` is the number of the newest event so far, `events` included. A Retry queues the run again, or dead-letters it after its last attempt. Raises LostClaim like `append`.
         """
-        status: RunStatus = await self._operations.submit(_Record(claim, events, outcome))
+        status: RunStatus = await self._operations.submit(_Record(claim, events, outcome, last_seq))
         return status
 
     async def settle(self) -> None:
@@ -171,8 +173,11 @@ class RunWriter:
         return [answers.get(index) for index in range(len(operations))]
 
 
-def _of(kind: type[Any], operations: Sequence[_Operation]) -> list[tuple[int, Any]]:
-    return [(index, operation) for index, operation in enumerate(operations) if type(operation) is kind]
+_Kind = TypeVar("_Kind", _Accept, _Published, _Take, _Append, _Record)
+
+
+def _of(kind: type[_Kind], operations: Sequence[_Operation]) -> list[tuple[int, _Kind]]:
+    return [(index, operation) for index, operation in enumerate(operations) if isinstance(operation, kind)]
 
 
 async def _accept(
@@ -293,7 +298,7 @@ async def _append(
     answers: _Answers,
     told: list[RunEvent],
 ) -> None:
-    asked = [*appended, *recorded]
+    asked: list[tuple[int, _Append | _Record]] = [*appended, *recorded]
     if not asked:
         return
     held = await _held(connection, [one.claim for _, one in asked])
@@ -304,7 +309,7 @@ async def _append(
         else:
             answers[index] = LostClaim(one.claim.run_id)
     ends = [(index, one) for index, one in recorded if index not in answers]
-    events.extend(await _end(connection, ends, events, answers))
+    events.extend(await _end(connection, ends, answers))
     if events:
         await connection.execute(insert(run_events), [_event_row(event) for event in events])
     still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
@@ -330,19 +335,16 @@ async def _held(connection: AsyncConnection, claims: Sequence[Claim]) -> dict[st
     return {row.id: row.attempt for row in await connection.execute(query)}
 
 
-async def _end(
-    connection: AsyncConnection, ends: list[tuple[int, _Record]], before: list[RunEvent], answers: _Answers
-) -> list[RunEvent]:
+async def _end(connection: AsyncConnection, ends: list[tuple[int, _Record]], answers: _Answers) -> list[RunEvent]:
     if not ends:
         return []
     now = datetime.now(UTC)
-    newest = {event.run_id: event.seq for event in before}
     last_events: list[RunEvent] = []
     run_rows, attempt_rows, messages = [], [], []
     for index, one in ends:
         claim = one.claim
         status, result, error = _verdict(claim, one.outcome)
-        seq = newest.get(claim.run_id, claim.last_seq) + 1
+        seq = one.last_seq + 1
         again = status is RunStatus.QUEUED
         last_events.append(RunEvent(claim.run_id, seq, _last_word(claim, status, result, error, now)))
         run_rows.append(
@@ -413,15 +415,6 @@ def _verdict(claim: Claim, outcome: Outcome) -> tuple[RunStatus, Any, RunError |
             if claim.attempt < claim.max_attempts:
                 return RunStatus.QUEUED, None, error
             return RunStatus.DEAD, None, given_up(claim.attempt, reason)
-
-
-def given_up(attempt: int, reason: str) -> RunError:
-    """Word the error of a run that is dead-lettered."""
-    return RunError(
-        kind=ErrorKind.LOST,
-        message=f"given up after {attempt} attempt{'s' if attempt != 1 else ''}; the last: {reason}. "
-        "Redrive it once the cause is mended",
-    )
 
 
 def _last_word(claim: Claim, status: RunStatus, result: Any, error: RunError | None, now: datetime) -> Happening:

@@ -1,0 +1,64 @@
+"""The Celery app that workers, Flower and control commands share. Results are in SQL, so there is no result backend."""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu import Queue as KombuQueue
+from kombu.transport import TRANSPORT_ALIASES
+
+from schemas.job import JobKind
+from schemas.settings import Settings
+
+#: Kombu's name for `redis_transport.JobTransport`.
+FAST_REDIS = "flo-redis"
+TRANSPORT_ALIASES[FAST_REDIS] = "dispatch.queues.redis_transport:JobTransport"
+
+#: Seconds between checks of the connections that wait for messages: a half-open one is noticed and dropped.
+_HEALTH_CHECK = 5
+
+LANES = tuple(str(kind) for kind in JobKind)
+
+
+def control_url(settings: Settings) -> str:
+    """Where worker events and remote control go."""
+    return settings.events_url or settings.redis_url
+
+
+def make_celery(settings: Settings, *, transport: str | None = None) -> Celery:
+    """Make the app; `transport` names another kombu transport than the URL's own (`FAST_REDIS` for workers)."""
+    app = Celery("flo", broker=control_url(settings), set_as_current=False)
+    app.conf.update(
+        broker_transport=transport,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "health_check_interval": _HEALTH_CHECK,
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+            "retry_on_timeout": False,
+        },
+        # JSON only: a message can't make a worker unpickle anything.
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        task_ignore_result=True,
+        task_default_queue=str(JobKind.FLOW),
+        task_queues=[KombuQueue(lane) for lane in LANES],
+        task_create_missing_queues=True,
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        # A claim is decided in milliseconds and the message acknowledged then; a long run holds no message.
+        task_acks_late=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_prefetch_count_reduction=False,
+    )
+    for kind in JobKind:
+        app.task(name=kind.task_name, bind=False)(_not_here)
+    return app
+
+
+def _not_here(job: dict[str, object]) -> None:
+    raise RuntimeError("jobs are executed by `flo worker`; a plain Celery worker can't run them")

@@ -1,0 +1,1 @@
+"""How Flo tells what it does: logs, metrics, traces, and Flower."""

@@ -1,0 +1,120 @@
+"""Puts one worker together, in the order in which things need each other, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+
+import httpx
+import structlog
+
+from dispatch.bell import RedisBell, Topic
+from dispatch.feed import Feed
+from dispatch.leases import WorkerIdentity, WorkerLease
+from dispatch.queues.celery_app import control_url
+from dispatch.store.session import Store
+from dispatch.store.writer import RunWriter
+from schemas.catalog import load_catalog
+from schemas.settings import ExecutorName, Settings
+from workers.dispatcher import Dispatcher
+from workers.documents import StoredDocuments
+from workers.executors.base import RunOrder
+from workers.executors.choose import ExecutorChoice
+from workers.executors.inline import InlineExecutor
+from workers.heartbeat import Heartbeat
+from workers.nodes.guarded import open_client
+from workers.nodes.node import NodeTools
+from workers.sandboxes.v8 import V8Pool
+
+log = structlog.get_logger()
+
+
+class Assembly:
+    """A worker's parts, living on one event loop."""
+
+    dispatcher: Dispatcher
+
+    def __init__(self, settings: Settings, identity: WorkerIdentity) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open everything. Raises FloError, with the fix, for whatever is missing; what was opened is closed again."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def aclose(self, drain: timedelta) -> None:
+        """Let runs finish for up to `drain`, give the rest back, close everything."""
+        await self.dispatcher.drain(drain)
+        await self._close()
+
+    async def _open(self) -> None:
+        settings, identity = self._settings, self._identity
+        store = await self._keep(await Store.open(settings.store_url))
+        bell = await self._keep(RedisBell(control_url(settings)))
+        feed = Feed(store, bell)
+        writer = RunWriter(store, on_events=feed.announce, patience=timedelta(minutes=10))
+        code = V8Pool(hosts=settings.v8_hosts)
+        await code.start()
+        self._closing.append(code.aclose)
+        http = open_client(allow_private_network=settings.allow_private_network)
+        self._closing.append(http.aclose)
+        inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
+        inline = InlineExecutor(partial(_tools, code, http, inline_http_cap))
+        self.dispatcher = Dispatcher(
+            owner=identity.id,
+            writer=writer,
+            feed=feed,
+            documents=StoredDocuments(store, load_catalog(), max_inline_http=inline_http_cap),
+            executors=ExecutorChoice({ExecutorName.INLINE: inline}, default=settings.executor),
+            concurrency=identity.concurrency,
+            lease=settings.lease,
+        )
+        lease = WorkerLease(store, identity)
+        await lease.begin()
+        self._closing.append(lease.end)
+        self._closing.append(writer.settle)
+        bell.listen(Topic.CANCEL, lambda run_id: self.dispatcher.cancel(str(run_id), "cancelled on request"))
+        heartbeat = Heartbeat(
+            store=store, lease=lease, dispatcher=self.dispatcher, period=settings.heartbeat, owner=identity.id
+        )
+        self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
+        self._beating.add_done_callback(self._heart_stopped)
+
+    async def _keep(self, part):  # type: ignore[no-untyped-def]
+        self._closing.append(part.aclose)
+        return part
+
+    def _heart_stopped(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Without a heartbeat this worker counts as dead: stop its runs, and let the process end and be restarted.
+            log.critical("heartbeat.broke", error=repr(error), exc_info=error)
+            self.dispatcher.stop_taking()
+            self.dispatcher.lose_all("the heartbeat broke")
+
+    async def _close(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._beating
+        while self._closing:
+            await self._closing.pop()()
+
+
+def _tools(code: V8Pool, http: httpx.AsyncClient, inline_http_cap: timedelta, order: RunOrder) -> NodeTools:
+    return NodeTools(
+        code=code,
+        http=http,
+        app=order.app,
+        run_id=order.run_id,
+        attempt=order.attempt,
+        inline_http_cap=inline_http_cap,
+    )

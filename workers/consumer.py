@@ -1,0 +1,130 @@
+"""Celery's consumer, with the shortest way from a message to the dispatcher.
+
+Stock Celery wraps each message in promises, a Request and a traced function call. A job needs none of that: its
+message is read, handed over, and acknowledged once the claim is decided. The states that `inspect` and Flower show
+are kept here, in Celery's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery.worker import state
+from celery.worker.consumer import Consumer
+from pydantic import ValidationError
+
+from schemas.job import Job
+from schemas.json import loads
+from schemas.run import RunStatus
+from workers.pool import LoopPool
+
+log = structlog.get_logger()
+
+
+class JobConsumer(Consumer):  # type: ignore[misc]
+    """Reads jobs from the lanes."""
+
+    pool: LoopPool
+
+    def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
+        send = self.pool.crossing.send
+
+        def on_message(message: Any) -> None:
+            try:
+                job = read_job(message)
+            except (ValidationError, ValueError, LookupError, TypeError) as error:
+                # Only a hint is lost: its run, if there is one, is in SQL and will be published again.
+                log.error("message.unreadable", error=str(error), body=repr(message.body)[:200])
+                message.ack()
+                return
+            send((job, JobReceipt(job, message, self)))
+
+        return on_message
+
+
+def read_job(message: Any) -> Job:
+    """Read the job in a Celery task message. Raises ValueError and its kin for anything else."""
+    arguments = loads(message.body)[1]
+    job = Job.model_validate(arguments["job"])
+    if message.headers.get("task") != job.kind.task_name:
+        raise ValueError(f"task {message.headers.get('task')!r} carries a job of kind {job.kind}")
+    return job
+
+
+class JobReceipt:
+    """One message, from delivery to the end of its attempt. Also what Celery keeps as the request."""
+
+    __slots__ = ("__weakref__", "_consumer", "_message", "_started", "hostname", "id", "job", "name", "worker_pid")
+
+    acknowledged = True
+    eta = None
+
+    def __init__(self, job: Job, message: Any, consumer: JobConsumer) -> None:
+        self.job = job
+        self.id = job.task_id
+        self.name = job.kind.task_name
+        self.hostname = consumer.hostname
+        self.worker_pid = os.getpid()
+        self._message = message
+        self._consumer = consumer
+        self._started = 0.0
+
+    def decided(self, claimed: bool) -> None:
+        self._consumer.pool.crossing.tell(self._begin if claimed else self._message.ack)
+
+    def finished(self, status: RunStatus | None) -> None:
+        self._consumer.pool.crossing.tell(lambda: self._end(status))
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Describe the job for `inspect active`."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "args": [],
+            "kwargs": {"app": self.job.app, "run": self.job.run_id},
+            "type": self.name,
+            "hostname": self.hostname,
+            "time_start": self._started,
+            "acknowledged": True,
+            "delivery_info": {"routing_key": self.job.queue, "priority": self.job.priority},
+            "worker_pid": self.worker_pid,
+        }
+
+    def _begin(self) -> None:
+        self._message.ack()
+        self._started = time.time()
+        state.task_reserved(self)
+        state.task_accepted(self)
+        self._send(
+            "task-received",
+            name=self.name,
+            args="()",
+            kwargs=repr({"app": self.job.app, "run": self.job.run_id}),
+            retries=self.job.attempt - 1,
+            eta=None,
+            expires=None,
+            root_id=self.id,
+            parent_id=None,
+        )
+        self._send("task-started")
+
+    def _end(self, status: RunStatus | None) -> None:
+        state.task_ready(self, successful=status is RunStatus.SUCCEEDED)
+        runtime = time.time() - self._started
+        if status is RunStatus.SUCCEEDED:
+            self._send("task-succeeded", result=repr(str(status)), runtime=runtime)
+        elif status is RunStatus.CANCELLED:
+            self._send("task-revoked", terminated=True, signum=None, expired=False)
+        elif status is RunStatus.QUEUED or status is None:
+            self._send("task-retried", exception=f"run({status or 'lost'})", traceback="")
+        else:
+            self._send("task-failed", exception=f"run({status})", traceback="")
+
+    def _send(self, kind: str, **fields: Any) -> None:
+        events = self._consumer.event_dispatcher
+        if events is not None and events.enabled:
+            events.send(kind, uuid=self.id, **fields)

@@ -1,0 +1,329 @@
+"""A job's life in a worker: claim, execute, record. READ FIRST.
+
+The message only says "look at this run". The claim decides in SQL whether this worker executes it; from then on the
+run is held by the worker's heartbeat, and everything written names the attempt, so that a worker that was taken for
+dead can write nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from dispatch.claims import Claim, LostClaim
+from dispatch.feed import Feed
+from dispatch.leases import Owned
+from dispatch.store.writer import RunWriter
+from schemas.errors import FloError, Invalid, NotFound, Unavailable
+from schemas.flow import FlowDocument
+from schemas.job import Job
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
+from schemas.run import EventType, Happening, RunStatus
+from workers.executors.base import Executor, RunOrder
+from workers.run_log import RunLog
+
+log = structlog.get_logger()
+
+#: How much longer than the flow's own limit an executor may take before the dispatcher ends it.
+_GRACE = timedelta(seconds=30)
+#: Pause before a run whose attempt was lost is tried again; doubles with each attempt.
+_AGAIN = timedelta(seconds=1)
+_AGAIN_MOST = timedelta(minutes=1)
+
+
+class Receipt(Protocol):
+    """What the carrier wants to hear about its message."""
+
+    def decided(self, claimed: bool) -> None:
+        """The claim is decided: the message has done its work and can be acknowledged."""
+
+    def finished(self, status: RunStatus | None) -> None:
+        """The attempt is over; None when it was lost to another worker."""
+
+
+class Documents(Protocol):
+    """Finds flow versions; they never change, so what it finds may be kept."""
+
+    async def read(self, app: str, flow: str, version: int) -> FlowDocument:
+        """Raises NotFound."""
+        ...
+
+
+class Executors(Protocol):
+    """Chooses what a run is handed to."""
+
+    #: The name of what runs without a wish of their own are handed to.
+    default: str
+
+    def choose(self, mode: str | None) -> Executor:
+        """Raises Unavailable when the wanted one does not work in this worker."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """A run that this worker is executing."""
+
+    claim: Claim
+    task: asyncio.Task[Outcome] | None = None
+    #: Why it was stopped, and what that makes of it; None while nobody stops it.
+    stopped: Outcome | LostClaim | None = None
+
+    def stop(self, because: Outcome | LostClaim) -> None:
+        if self.stopped is None:
+            self.stopped = because
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Dispatcher:
+    """Executes up to `concurrency` runs at once; further jobs wait here, unclaimed."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        writer: RunWriter,
+        feed: Feed,
+        documents: Documents,
+        executors: Executors,
+        concurrency: int,
+        lease: timedelta,
+    ) -> None:
+        self._owner = owner
+        self._writer = writer
+        self._feed = feed
+        self._documents = documents
+        self._executors = executors
+        self._lease = lease
+        self._beaten_at = asyncio.get_running_loop().time()
+        self.concurrency = concurrency
+        self._waiting: deque[tuple[Job, Receipt]] = deque()
+        self._busy: set[asyncio.Task[None]] = set()
+        self._held: dict[str, _Held] = {}
+        self._doubtful: set[tuple[str, int]] = set()
+        self._draining = False
+
+    def offer(self, job: Job, receipt: Receipt) -> None:
+        """Take a job in; it is claimed as soon as a slot is free."""
+        if self._draining:
+            return
+        if len(self._busy) < self.concurrency:
+            self._start(job, receipt)
+        else:
+            self._waiting.append((job, receipt))
+
+    async def handle(self, job: Job, receipt: Receipt) -> None:
+        """Claim, execute, record."""
+        claim = await self._writer.take(job.run_id, owner=self._owner, executor=self._executors.default)
+        receipt.decided(claim is not None)
+        if claim is None:
+            return  # someone has it, or it is over: the message was only a hint
+        status = None
+        try:
+            with self._holding(claim) as held:
+                events = self._open_log(held)
+                outcome = await self._execute(held, events)
+                status = await self._record(held, outcome, events)
+        finally:
+            receipt.finished(status)
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        """Stop a run that this worker executes; does nothing for others."""
+        held = self._held.get(run_id)
+        if held is not None:
+            held.stop(Cancelled(reason=reason))
+
+    def executing(self) -> frozenset[tuple[str, int]]:
+        """Name the runs, and their attempts, that this worker executes."""
+        return frozenset((run_id, held.claim.attempt) for run_id, held in self._held.items())
+
+    def reconcile(self, owned: Sequence[Owned], *, beaten_at: float, before: Set[tuple[str, int]]) -> list[Owned]:
+        """Compare what SQL says this worker owns with what it was executing `before` the heartbeat.
+
+        Runs that SQL no longer gives it are stopped, wanted cancellations done. Answers the runs that it owns without
+        executing them, seen twice: a claim whose answer was lost on the way. They are to be released.
+        """
+        self._beaten_at = beaten_at
+        mine = {(one.run_id, one.attempt): one for one in owned}
+        for run_id, held in list(self._held.items()):
+            key = (run_id, held.claim.attempt)
+            if key in mine:
+                if (reason := mine[key].cancel_reason) is not None:
+                    held.stop(Cancelled(reason=reason))
+            elif key in before and held.task is not None and not held.task.done():
+                log.warning("run.abandoned", run_id=run_id, attempt=held.claim.attempt, reason="taken away")
+                held.stop(LostClaim(run_id))
+        adrift = {(one.run_id, one.attempt) for one in owned if one.run_id not in self._held}
+        seen_twice = adrift & self._doubtful
+        self._doubtful = adrift - seen_twice
+        return [one for one in owned if (one.run_id, one.attempt) in seen_twice]
+
+    def lease_holds(self) -> bool:
+        """Tell by this machine's clock whether others still take this worker for alive."""
+        return asyncio.get_running_loop().time() - self._beaten_at < self._lease.total_seconds() * 0.9
+
+    def lose_all(self, reason: str) -> None:
+        """Stop every run at once without a record: the lease is gone, and others may have them."""
+        for held in self._held.values():
+            log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
+            held.stop(LostClaim(held.claim.run_id))
+
+    def stop_taking(self) -> None:
+        """Claim nothing more. Jobs that wait here are dropped: their messages are not acknowledged."""
+        self._draining = True
+        self._waiting.clear()
+
+    async def drain(self, grace: timedelta) -> None:
+        """Take nothing more, let what runs finish for up to `grace`, then give the rest back to the queue."""
+        self.stop_taking()
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=grace.total_seconds())
+        for held in self._held.values():
+            held.stop(Retry(after=timedelta(0), reason="its worker was stopped"))
+        if self._busy:
+            await asyncio.wait(self._busy)
+
+    def _start(self, job: Job, receipt: Receipt) -> None:
+        task = asyncio.create_task(self.handle(job, receipt), name=job.task_id)
+        self._busy.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._busy.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # SQL still says that this run is ours: the reaper, or reconcile, brings it back.
+            log.error("job.broke", job=task.get_name(), error=repr(error), exc_info=error)
+        while self._waiting and len(self._busy) < self.concurrency and not self._draining:
+            self._start(*self._waiting.popleft())
+
+    @contextlib.contextmanager
+    def _holding(self, claim: Claim) -> Iterator[_Held]:
+        held = self._held[claim.run_id] = _Held(claim)
+        if claim.cancel_reason is not None:
+            held.stop(Cancelled(reason=claim.cancel_reason))
+        try:
+            yield held
+        finally:
+            del self._held[claim.run_id]
+
+    def _open_log(self, held: _Held) -> RunLog:
+        def lost(reason: str) -> None:
+            log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
+            held.stop(LostClaim(held.claim.run_id))
+
+        return RunLog(held.claim, self._writer, holds=self.lease_holds, on_lost=lost)
+
+    async def _execute(self, held: _Held, events: RunLog) -> Outcome | LostClaim:
+        """Run one attempt to its end, whatever that end is; raises only when this worker itself is cancelled."""
+        held.task = asyncio.create_task(self._attempt(held.claim, events), name=f"run {held.claim.run_id}")
+        if held.stopped is not None:
+            held.task.cancel()
+        try:
+            return await held.task
+        except asyncio.CancelledError:
+            if held.stopped is None:
+                raise
+            return held.stopped
+        except LostClaim as lost:
+            return held.stopped or lost
+        finally:
+            await _finish(held.task)
+
+    async def _attempt(self, claim: Claim, events: RunLog) -> Outcome:
+        try:
+            executor = self._executors.choose(claim.mode)
+            order = await self._order(claim)
+            started = {
+                "attempt": claim.attempt,
+                "worker": self._owner,
+                "executor": claim.mode or self._executors.default,
+            }
+            events.emit(Happening(EventType.RUN_STARTED, {**started}))
+            longest = order.document.settings.max_execution_time + _GRACE
+            async with _deadline(longest, claim):
+                return await executor.run(order, events)
+        except _Overdue as error:
+            return Failed(error=RunError(kind=ErrorKind.TIMED_OUT, message=str(error)))
+        except Unavailable as error:
+            return Retry(after=_pause(claim), reason=str(error))
+        except FloError as error:
+            return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=str(error)))
+        except LostClaim:
+            raise
+        except Exception as error:
+            log.exception("run.broke", run_id=claim.run_id, attempt=claim.attempt)
+            message = (
+                f"Flo itself failed on this run ({type(error).__name__}: {error}); the worker's log has the details"
+            )
+            return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=message))
+
+    async def _order(self, claim: Claim) -> RunOrder:
+        try:
+            document = await self._documents.read(claim.app, claim.flow, claim.version)
+        except NotFound as error:
+            raise FloError(str(error)) from error
+        except Invalid as error:
+            raise FloError(f"version {claim.version} of flow {claim.flow!r} no longer runs here: {error}") from error
+        past = await self._feed.read(claim.run_id, limit=1_000_000) if claim.attempt > 1 else []
+        return RunOrder(
+            run_id=claim.run_id,
+            app=claim.app,
+            flow=claim.flow,
+            version=claim.version,
+            attempt=claim.attempt,
+            document=document,
+            payload=claim.payload,
+            backend_config=claim.backend_config or {},
+            past=[event.happening for event in past],
+        )
+
+    async def _record(self, held: _Held, outcome: Outcome | LostClaim, events: RunLog) -> RunStatus | None:
+        """Write the end, fenced by the attempt's number; None when another attempt has the run."""
+        if isinstance(outcome, LostClaim):
+            return None
+        claim = held.claim
+        try:
+            rest = await events.take_rest()
+            status = await self._writer.record(claim, outcome, events=rest, last_seq=events.last_seq)
+        except LostClaim:
+            log.warning("run.fenced", run_id=claim.run_id, attempt=claim.attempt)
+            return None
+        log.debug("run.settled", run_id=claim.run_id, attempt=claim.attempt, status=str(status))
+        return status
+
+
+async def _finish(task: asyncio.Task[Outcome]) -> None:
+    """Confirm that an attempt is over, also when whoever waited for it was cancelled."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _pause(claim: Claim) -> timedelta:
+    return min(_AGAIN * 2 ** (claim.attempt - 1), _AGAIN_MOST)
+
+
+class _Overdue(Exception):
+    """An executor did not keep to the flow's own limit."""
+
+
+@contextlib.asynccontextmanager
+async def _deadline(longest: timedelta, claim: Claim) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(longest.total_seconds()) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _Overdue(
+            f"attempt {claim.attempt} did not end {_GRACE.total_seconds():g} s after the flow's own limit and was "
+            "stopped; raise settings.max_execution_time_ms if the flow needs longer"
+        ) from None

@@ -1,0 +1,50 @@
+"""Flow versions, read from SQL once and kept: they never change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import timedelta
+from typing import cast
+
+from sqlalchemy import Table, select
+
+from dispatch.store.session import Store
+from dispatch.store.tables import FlowVersionRow
+from schemas.catalog import Catalog
+from schemas.errors import NotFound
+from schemas.flow import FlowDocument
+from schemas.validation import read_document
+
+_versions = cast(Table, FlowVersionRow.__table__)
+
+#: Flow versions kept in memory.
+_KEPT = 1000
+
+
+class StoredDocuments:
+    """Reads documents by app, flow and version; keeps those used last."""
+
+    def __init__(self, store: Store, catalog: Catalog, *, max_inline_http: timedelta) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._max_inline_http = max_inline_http
+        self._known: OrderedDict[tuple[str, str, int], FlowDocument] = OrderedDict()
+
+    async def read(self, app: str, flow: str, version: int) -> FlowDocument:
+        """Raises NotFound, or Invalid when this worker allows less than the server that took the document."""
+        key = (app, flow, version)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        query = select(_versions.c.document).where(
+            _versions.c.app == app, _versions.c.flow == flow, _versions.c.version == version
+        )
+        async with self._store.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NotFound(f"flow {flow!r} of app {app!r} has no version {version}")
+        document, _ = read_document(row.document, catalog=self._catalog, max_inline_http=self._max_inline_http)
+        self._known[key] = document
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return document

@@ -1,0 +1,41 @@
+"""The port between the dispatcher and whatever executes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.flow import FlowDocument
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import Outcome
+from schemas.run import Happening
+from workers.engine.sink import EventSink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOrder:
+    """One attempt at a run, with all that an executor may know of it."""
+
+    run_id: str
+    app: str
+    flow: str
+    version: int
+    attempt: int
+    document: FlowDocument
+    payload: JSONValue
+    backend_config: JSONObject
+    #: What earlier attempts have done: the checkpoint.
+    past: Sequence[Happening] = ()
+
+
+class Executor(Protocol):
+    """Executes runs, many at a time."""
+
+    async def run(self, order: RunOrder, events: EventSink) -> Outcome:
+        """Execute one attempt to its end. When cancelled: kill it, confirm that it is dead, then raise."""
+        ...
+
+    async def aclose(self) -> None:
+        """Kill and confirm dead whatever is left."""
+        ...

@@ -1,0 +1,66 @@
+"""The worker's heartbeat: renews its lease on everything it executes, and finds out what it no longer holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import select
+
+from dispatch.leases import Owned, WorkerLease
+from dispatch.store.runs import lose_attempt, runs
+from dispatch.store.session import Store, is_outage
+from workers.dispatcher import Dispatcher
+
+log = structlog.get_logger()
+
+
+class Heartbeat:
+    """Beats every `period`; when the lease runs out all the same, stops every run before others take it."""
+
+    def __init__(
+        self, *, store: Store, lease: WorkerLease, dispatcher: Dispatcher, period: timedelta, owner: str
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._dispatcher = dispatcher
+        self._period = period
+        self._owner = owner
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._dispatcher.lease_holds():
+                # Frozen, or cut off from SQL, for longer than the lease: others may have the runs by now.
+                self._dispatcher.lose_all("the worker's lease ran out")
+            started = loop.time()
+            before = self._dispatcher.executing()
+            try:
+                owned = await self._lease.beat()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("heartbeat.missed", error=str(error).splitlines()[0])
+            else:
+                adrift = self._dispatcher.reconcile(owned, beaten_at=started, before=before)
+                await self._release(adrift)
+            await asyncio.sleep(max(0.0, started + self._period.total_seconds() - loop.time()))
+
+    async def _release(self, adrift: Sequence[Owned]) -> None:
+        """Give runs back that SQL gave to this worker, which never heard of it."""
+        for one in adrift:
+            log.warning("run.adrift", run_id=one.run_id, attempt=one.attempt)
+            async with self._store.write() as connection:
+                query = select(runs).where(
+                    runs.c.id == one.run_id,
+                    runs.c.attempt == one.attempt,
+                    runs.c.owner == self._owner,
+                    runs.c.status == "running",
+                )
+                row = (await connection.execute(query.with_for_update())).mappings().one_or_none()
+                if row is not None:
+                    reason = "the worker lost track of it"
+                    await lose_attempt(connection, row, reason=reason, due_at=datetime.now(UTC))

@@ -1,0 +1,102 @@
+"""A Celery pool whose slots are asyncio tasks on one loop in a second thread."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import structlog
+from celery.concurrency.base import BasePool
+from celery.exceptions import WorkerShutdown
+
+from schemas.errors import FloError
+from schemas.job import Job
+from workers.assembly import Assembly
+from workers.crossing import Crossing
+from workers.dispatcher import Receipt
+from workers.loop import LoopThread
+
+log = structlog.get_logger()
+
+Parcel = tuple[Job, Receipt]
+
+
+class LoopPool(BasePool):  # type: ignore[misc]
+    """Runs the dispatcher. A subclass names how it is put together (see `celery_worker.py`)."""
+
+    #: Makes the dispatcher and all that it needs; called in the loop's thread.
+    assemble: ClassVar[Callable[[int], Assembly]]
+    #: How long an orderly stop waits for runs before it gives them back to the queue.
+    drain: ClassVar[timedelta] = timedelta(seconds=30)
+
+    # Celery may call `stop` from its signal handling: nothing here waits on a lock of that thread.
+    signal_safe = True
+    body_can_be_buffer = True
+    task_join_will_block = False
+
+    crossing: Crossing[Parcel]
+    _assembly: Assembly | None = None
+
+    def on_start(self) -> None:
+        self._thread = LoopThread("flo-loop")
+        self._thread.start()
+        try:
+            self._assembly = self._thread.call(self._open())
+        except FloError as error:
+            self._thread.stop()
+            print(f"flo worker: {error}", file=sys.stderr)
+            raise WorkerShutdown(2) from None
+        self.crossing = Crossing(self._thread.loop, self._offer)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        self.crossing.register(hub)
+
+    def on_close(self) -> None:
+        if self._assembly is None:
+            return
+        self._thread.loop.call_soon_threadsafe(self._assembly.dispatcher.stop_taking)
+
+    def on_stop(self) -> None:
+        if self._assembly is None:
+            return
+        draining = self._thread.submit(self._assembly.aclose(self.drain))
+        while not draining.done():
+            with contextlib.suppress(TimeoutError):
+                draining.exception(timeout=0.05)
+            self.crossing.read_notices()
+        if (error := draining.exception()) is not None:
+            log.error("worker.stopped_badly", error=repr(error))
+        self._assembly = None
+        self._thread.stop()
+        self.crossing.close()
+
+    def on_terminate(self) -> None:
+        """A cold stop gives the runs back at once."""
+        type(self).drain = timedelta(0)
+        self.on_stop()
+
+    def grow(self, n: int = 1) -> None:
+        self._resize(self.limit + n)
+
+    def shrink(self, n: int = 1) -> None:
+        self._resize(max(1, self.limit - n))
+
+    def _resize(self, limit: int) -> None:
+        self.limit = limit
+        if self._assembly is not None:
+            self._assembly.dispatcher.concurrency = limit
+
+    def _offer(self, parcel: Parcel) -> None:
+        if self._assembly is not None:
+            self._assembly.dispatcher.offer(*parcel)
+
+    async def _open(self) -> Assembly:
+        assembly = type(self).assemble(self.limit)
+        await assembly.start()
+        return assembly
+
+    def _get_info(self) -> dict[str, Any]:
+        return {**super()._get_info(), "threads": 1, "loop": "uvloop"}
