@@ -58,8 +58,10 @@ class Assembly:
 
     async def _open(self) -> None:
         settings, identity = self._settings, self._identity
-        store = await self._keep(await Store.open(settings.store_url))
-        bell = await self._keep(RedisBell(control_url(settings)))
+        store = await Store.open(settings.store_url)
+        self._closing.append(store.aclose)
+        bell = RedisBell(control_url(settings))
+        self._closing.append(bell.aclose)
         feed = Feed(store, bell)
         writer = RunWriter(store, on_events=feed.announce, patience=timedelta(minutes=10))
         code = V8Pool(hosts=settings.v8_hosts)
@@ -88,10 +90,6 @@ class Assembly:
         )
         self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         self._beating.add_done_callback(self._heart_stopped)
-
-    async def _keep(self, part):  # type: ignore[no-untyped-def]
-        self._closing.append(part.aclose)
-        return part
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -40,7 +40,7 @@ def serve(
 
     class Pool(LoopPool):
         @staticmethod
-        def assemble(limit: int) -> Assembly:
+        def assemble(concurrency: int) -> Assembly:
             return Assembly(settings, identity)
 
     Pool.drain = drain

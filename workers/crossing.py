@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -47,10 +48,8 @@ class Crossing(Generic[Parcel]):
 
     def read_notices(self) -> None:
         """Call what the loop has asked for; called in Celery's thread."""
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._ear, 4096)
-        except BlockingIOError:
-            pass
         # Lowered before the box is emptied: a notice that comes now rings again, at worst for nothing.
         self._hub_woken = False
         while self._notices:

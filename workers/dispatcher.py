@@ -24,6 +24,7 @@ from dispatch.store.writer import RunWriter
 from schemas.errors import FloError, Invalid, NotFound, Unavailable
 from schemas.flow import FlowDocument
 from schemas.job import Job
+from schemas.json import JSONObject
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from schemas.run import EventType, Happening, RunStatus
 from workers.executors.base import Executor, RunOrder
@@ -241,12 +242,12 @@ class Dispatcher:
         try:
             executor = self._executors.choose(claim.mode)
             order = await self._order(claim)
-            started = {
+            started: JSONObject = {
                 "attempt": claim.attempt,
                 "worker": self._owner,
                 "executor": claim.mode or self._executors.default,
             }
-            events.emit(Happening(EventType.RUN_STARTED, {**started}))
+            events.emit(Happening(EventType.RUN_STARTED, started))
             longest = order.document.settings.max_execution_time + _GRACE
             async with _deadline(longest, claim):
                 return await executor.run(order, events)
@@ -308,7 +309,7 @@ async def _finish(task: asyncio.Task[Outcome]) -> None:
 
 
 def _pause(claim: Claim) -> timedelta:
-    return min(_AGAIN * 2 ** (claim.attempt - 1), _AGAIN_MOST)
+    return min(_AGAIN * (1 << min(claim.attempt - 1, 10)), _AGAIN_MOST)
 
 
 class _Overdue(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -27,8 +26,11 @@ Parcel = tuple[Job, Receipt]
 class LoopPool(BasePool):  # type: ignore[misc]
     """Runs the dispatcher. A subclass names how it is put together (see `celery_worker.py`)."""
 
-    #: Makes the dispatcher and all that it needs; called in the loop's thread.
-    assemble: ClassVar[Callable[[int], Assembly]]
+    @staticmethod
+    def assemble(concurrency: int) -> Assembly:
+        """Make the dispatcher and all that it needs; called in the loop's thread."""
+        raise NotImplementedError
+
     #: How long an orderly stop waits for runs before it gives them back to the queue.
     drain: ClassVar[timedelta] = timedelta(seconds=30)
 
@@ -94,7 +96,7 @@ class LoopPool(BasePool):  # type: ignore[misc]
             self._assembly.dispatcher.offer(*parcel)
 
     async def _open(self) -> Assembly:
-        assembly = type(self).assemble(self.limit)
+        assembly = self.assemble(self.limit)
         await assembly.start()
         return assembly
 

@@ -252,7 +252,7 @@ def job_of(row: RowMapping, *, attempt: int) -> Job:
 
 def changed(result: CursorResult[Any]) -> int:
     """Tell how many rows a statement changed."""
-    return result.rowcount
+    return int(result.rowcount)
 
 
 def _redriven(row: RowMapping) -> int:
