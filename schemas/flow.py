@@ -161,4 +161,4 @@ def content_hash(document: FlowDocument) -> str:
 def document_schema() -> dict[str, JSONValue]:
     """Give the JSON Schema of the canonical form, for editors."""
     schema: dict[str, JSONValue] = FlowDocument.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Flo flow document", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,169 @@
+"""What a run promises, whatever its graph, its failures and the order in which its nodes end."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated_run import Chooser, Story, acyclic_document, choosers, play, stories
+
+from schemas.flow import RetryPolicy
+from schemas.outcome import ErrorKind, RunError
+from workers.engine.advance import Checkpoint, End, GiveUp, Pause, RunState, Start, StartOver
+from workers.engine.graph import graph_of
+
+OOPS = RunError(kind=ErrorKind.USER, message="oops")
+LOST = RunError(kind=ErrorKind.LOST, message="the host died")
+
+
+def state_of(size: int, *edges: tuple[int, int], policy: RetryPolicy | None = None, **settings: object) -> RunState:
+    document = acyclic_document(size, edges, policies=[policy] * size, **settings)
+    return RunState(graph_of(document), [policy] * size, document.settings)
+
+
+@given(stories(), choosers())
+def test_a_node_starts_at_most_once_per_attempt(story: Story, choose: Chooser) -> None:
+    starts = play(story, choose).starts
+
+    assert len(starts) == len(set(starts))
+
+
+@given(stories(), choosers())
+def test_a_node_never_starts_before_its_inputs_are_there(story: Story, choose: Chooser) -> None:
+    assert play(story, choose).early == []
+
+
+@given(stories(), choosers())
+def test_the_parallel_limit_is_never_exceeded(story: Story, choose: Chooser) -> None:
+    assert play(story, choose).most_at_once <= story.document.settings.max_parallel_nodes
+
+
+@given(stories(), choosers(), choosers())
+def test_the_verdict_does_not_depend_on_the_order_in_which_nodes_end(
+    story: Story, choose: Chooser, otherwise: Chooser
+) -> None:
+    one, other = play(story, choose), play(story, otherwise)
+
+    assert (one.end == End(None)) == (other.end == End(None))
+    assert (one.end != End(None)) or one.outputs == other.outputs
+
+
+@given(stories(), choosers(), choosers(), st.data())
+def test_a_checkpoint_taken_anywhere_resumes_to_the_same_result(
+    story: Story, choose: Chooser, afterwards: Chooser, data: st.DataObject
+) -> None:
+    whole = play(story, choose)
+    cut = data.draw(st.integers(0, len(whole.happenings)))
+
+    resumed = play(story, afterwards, past=whole.happenings[:cut])
+
+    assert (resumed.end == End(None)) == (whole.end == End(None))
+    assert (whole.end != End(None)) or resumed.outputs == whole.outputs
+
+
+@given(stories(), choosers(), choosers(), st.data())
+def test_what_was_completed_before_a_checkpoint_is_not_run_again_in_that_round(
+    story: Story, choose: Chooser, afterwards: Chooser, data: st.DataObject
+) -> None:
+    whole = play(story, choose)
+    cut = data.draw(st.integers(0, len(whole.happenings)))
+
+    resumed = play(story, afterwards, past=whole.happenings[:cut])
+
+    completed = [(said.node_id, said.data["round"]) for said in resumed.happenings if said.type == "node_completed"]
+    assert len(completed) == len(set(completed))
+
+
+def test_everything_that_waits_for_nothing_starts_at_once() -> None:
+    assert state_of(3, (0, 2)).begin() == [Start(0, 1), Start(1, 1)]
+
+
+def test_a_full_flow_starts_the_next_node_when_one_ends() -> None:
+    state = state_of(3, max_parallel_nodes=2)
+    state.begin()
+
+    assert state.succeeded(1, {}) == [Start(2, 1)]
+
+
+def test_a_pause_before_a_retry_gives_its_place_to_another_node() -> None:
+    state = state_of(2, policy=RetryPolicy(max_attempts=2, delay_ms=100), max_parallel_nodes=1)
+    state.begin()
+
+    assert state.failed(0, OOPS) == [Pause(0, 1, OOPS, timedelta(milliseconds=100)), Start(1, 1)]
+
+
+def test_a_flow_with_a_paused_node_is_not_over() -> None:
+    state = state_of(2, policy=RetryPolicy(max_attempts=2, delay_ms=100))
+    state.begin()
+    state.failed(0, OOPS)
+
+    assert state.succeeded(1, {}) == []
+    assert state.due(0) == [Start(0, 2)]
+    assert state.succeeded(0, {}) == [End(None)]
+
+
+def test_stop_workflow_ends_at_the_first_failure() -> None:
+    state = state_of(2)
+    state.begin()
+
+    assert state.failed(0, OOPS) == [GiveUp(0, 1, OOPS), End(OOPS)]
+
+
+def test_what_ends_after_the_end_changes_nothing() -> None:
+    state = state_of(2)
+    state.begin()
+    state.failed(0, OOPS)
+
+    assert state.succeeded(1, {}) == []
+    assert state.failed(1, OOPS) == []
+    assert state.due(1) == []
+
+
+def test_continue_on_error_runs_the_dependents_without_the_missing_port() -> None:
+    state = state_of(2, (0, 1), on_error="ContinueOnError")
+    state.begin()
+
+    assert state.failed(0, OOPS) == [GiveUp(0, 1, OOPS), Start(1, 1)]
+    assert state.outputs == {0: {}}
+    assert state.succeeded(1, {}) == [End(None)]
+
+
+def test_retry_workflow_starts_everything_over_as_often_as_it_may() -> None:
+    state = state_of(2, (0, 1), on_error={"RetryWorkflow": {"max_attempts": 2}})
+    state.begin()
+    state.succeeded(0, {})
+
+    assert state.failed(1, OOPS) == [GiveUp(1, 1, OOPS), StartOver(2, OOPS)]
+    assert state.begin() == [Start(0, 2)]
+    assert state.succeeded(0, {}) == [Start(1, 2)]
+    assert state.failed(1, OOPS) == [GiveUp(1, 2, OOPS), End(OOPS)]
+
+
+def test_a_node_whose_sandbox_is_lost_once_starts_again_at_once_without_a_policy() -> None:
+    state = state_of(1)
+    state.begin()
+
+    assert state.failed(0, LOST) == [Pause(0, 1, LOST, timedelta(0))]
+    assert state.due(0) == [Start(0, 2)]
+
+
+def test_a_node_whose_sandbox_is_lost_twice_fails_by_flos_own_fault() -> None:
+    state = state_of(1)
+    state.begin()
+    state.failed(0, LOST)
+    state.due(0)
+
+    _, end = state.failed(0, LOST)
+
+    assert isinstance(end, End)
+    assert end.error is not None
+    assert end.error.kind is ErrorKind.INTERNAL
+
+
+def test_a_run_that_was_over_is_over_when_it_is_resumed() -> None:
+    document = acyclic_document(1, [])
+
+    state = RunState(graph_of(document), [None], document.settings, Checkpoint(done={0: {"a": 1}}))
+
+    assert state.begin() == [End(None)]

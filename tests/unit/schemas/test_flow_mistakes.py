@@ -1,0 +1,254 @@
+"""Every mistake in a flow document is reported with its place, what was given, what is allowed and the fix."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import pytest
+from document_maker import CAP, code, flow, mistakes_in, node, read, wire
+
+from schemas.catalog import Catalog
+from schemas.errors import Invalid
+from schemas.nodes.spec import NodeType
+from schemas.settings import ExecutionMode
+from schemas.validation import MAX_CONFIG_BYTES, MAX_MISTAKES, read_document
+
+
+@pytest.mark.parametrize("raw", [None, [], "flow", 3, True])
+def test_what_is_no_object_is_no_document(raw: object) -> None:
+    assert "must be a JSON object; given" in mistakes_in(raw)["$"]
+
+
+def test_a_flow_without_nodes_is_refused_with_an_example() -> None:
+    assert "the flow has no nodes | add one, e.g." in mistakes_in(flow())["nodes"]
+
+
+def test_missing_parts_are_named() -> None:
+    found = mistakes_in({"nodes": [{"id": "a"}]})
+
+    assert found["name"] == '"name" is missing | add "name"'
+    assert found["nodes[0].node_type"] == '"node_type" is missing | add "node_type"'
+
+
+def test_an_unknown_key_lists_the_known_ones_and_suggests_one() -> None:
+    found = mistakes_in(flow(node("a", retry_policy={"max_atempts": 3})))
+
+    message = found["nodes[0].retry_policy.max_atempts"]
+    assert 'unknown key "max_atempts"; allowed: backoff_multiplier, delay_ms' in message
+    assert message.endswith('did you mean "max_attempts"?')
+
+
+def test_an_unknown_node_type_lists_the_known_ones_and_suggests_one() -> None:
+    message = mistakes_in(flow(node("a", "code.javscript")))["nodes[0].node_type"]
+
+    assert 'unknown node type "code.javscript"; known: code.javascript, debug.log' in message
+    assert message.endswith('did you mean "code.javascript"?')
+
+
+def test_a_node_type_that_the_mode_does_not_allow_names_the_modes_that_do() -> None:
+    shell = NodeType(
+        type="shell.exec",
+        category="shell",
+        description="",
+        example={},
+        modes=frozenset({ExecutionMode.SANDBOX_PROCESS, ExecutionMode.UNSANDBOXED}),
+    )
+    catalog = Catalog([shell], mode=ExecutionMode.SANDBOX_CODE_ONLY)
+
+    with pytest.raises(Invalid) as refused:
+        read_document(flow(node("a", "shell.exec")), catalog=catalog, max_inline_http=CAP)
+
+    (problem,) = refused.value.problems
+    assert "not allowed in execution mode SANDBOX_CODE_ONLY" in problem.message
+    assert problem.fix == "run the worker with FLO_EXECUTION_MODE=SANDBOX_PROCESS or UNSANDBOXED"
+
+
+def test_two_nodes_with_one_id_are_refused() -> None:
+    message = mistakes_in(flow(node("a"), node("a")))["nodes[1].id"]
+
+    assert 'id "a" is already used by nodes[0] | give every node an id of its own' in message
+
+
+def test_a_ring_is_named_node_by_node() -> None:
+    raw = flow(
+        code("a"), code("b"), code("c"), code("d"),
+        wires=(wire("a.output", "b.x"), wire("b.output", "c.x"), wire("c.output", "a.x"), wire("c.output", "d.x")),
+    )  # fmt: skip
+
+    assert "the connections form a ring: a → b → c → a" in mistakes_in(raw)["connections"]
+
+
+def test_a_node_that_feeds_itself_is_a_ring() -> None:
+    raw = flow(code("a"), wires=(wire("a.output", "a.x"),))
+
+    assert "form a ring: a → a" in mistakes_in(raw)["connections"]
+
+
+def test_two_ways_to_one_node_are_no_ring() -> None:
+    raw = flow(
+        code("a"), code("b"), code("c"), code("d"),
+        wires=(wire("a.output", "b.x"), wire("a.output", "c.x"), wire("b.output", "d.x"), wire("c.output", "d.y")),
+    )  # fmt: skip
+
+    document, _ = read(raw)
+
+    assert len(document.connections) == 4
+
+
+def test_a_connection_to_no_node_suggests_the_one_that_was_meant() -> None:
+    raw = flow(code("greet"), node("say"), wires=(wire("greeet.output", "say.message"),))
+
+    message = mistakes_in(raw)["connections[0].from_node"]
+
+    assert message == 'no node has the id "greeet" | did you mean "greet"?'
+
+
+def test_a_connection_to_no_port_suggests_the_one_that_was_meant() -> None:
+    raw = flow(
+        node("get", "http.request", config={"url": "http://x"}), node("say"), wires=(wire("get.bdy", "say.mesage"),)
+    )
+
+    found = mistakes_in(raw)
+
+    assert 'node "get" has no output port "bdy"; it has: status, body' in found["connections[0].from_port"]
+    assert 'node "say" has no input port "mesage"; it has: message' in found["connections[0].to_port"]
+    assert 'did you mean "message"?' in found["connections[0].to_port"]
+
+
+def test_an_input_port_is_fed_once() -> None:
+    raw = flow(code("a"), code("b"), node("say"), wires=(wire("a.x", "say.message"), wire("b.x", "say.message")))
+
+    assert "already fed by connections[0]" in mistakes_in(raw)["connections[1].to_port"]
+
+
+def test_a_required_input_that_nothing_gives_is_named() -> None:
+    raw = flow(code("a"), node("get", "http.request"), wires=(wire("a.output", "get.body"),))
+
+    message = mistakes_in(raw)["nodes[1]"]
+
+    assert 'node "get": required input port "url" (http or https address) gets no value' in message
+    assert message.endswith("connect something to it, or set config.url")
+
+
+def test_a_required_input_may_stand_in_the_config() -> None:
+    raw = flow(
+        code("a"),
+        node("get", "http.request", config={"url": "http://x", "method": "POST"}),
+        wires=(wire("a.output", "get.body"),),
+    )
+
+    assert read(raw)[1] == ()
+
+
+def test_a_required_input_of_a_root_may_come_in_the_payload_which_is_noted() -> None:
+    _, (note,) = read(flow(node("get", "http.request")))
+
+    assert note.severity == "note"
+    assert note.message == 'node "get": input port "url" must come as a key of every payload'
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "message"),
+    [
+        ({}, "code", '"code" is missing'),
+        ({"code": ""}, "code", "must not be empty"),
+        ({"code": 3}, "code", "must be a string; given 3"),
+        ({"code": "x", "memory_mb": "64"}, "memory_mb", 'must be a whole number; given "64"'),
+        ({"code": "x", "memory_mb": 4}, "memory_mb", "must be at least 8; given 4"),
+        ({"code": "x", "timeout_ms": True}, "timeout_ms", "must be a whole number; given true"),
+        ({"code": "x", "timeout_ms": 0}, "timeout_ms", "must be at least 1; given 0"),
+        ({"code": "x", "memry_mb": 64}, "memry_mb", 'did you mean "memory_mb"?'),
+    ],
+)
+def test_a_wrong_config_says_what_is_allowed(config: dict[str, object], path: str, message: str) -> None:
+    found = mistakes_in(flow(node("a", "code.javascript", config=config)))
+
+    assert message in found[f"nodes[0].config.{path}"]
+
+
+def test_two_words_for_one_limit_are_refused() -> None:
+    message = mistakes_in(flow(code("a", timeout=1, timeout_ms=1000)))["nodes[0].config"]
+
+    assert "timeout (seconds) and timeout_ms (milliseconds) both say how long; keep one" in message
+
+
+@pytest.mark.parametrize("limit", [{"timeout_ms": 600_000}, {"timeout": 600}])
+def test_an_inline_http_node_may_not_take_longer_than_the_operator_allows(limit: dict[str, int]) -> None:
+    found = mistakes_in(flow(node("fetch", "http.request", config={"url": "http://x", **limit})))
+
+    assert found[f"nodes[0].config.{next(iter(limit))}"] == (
+        'node "fetch": timeout is 600 s, but inline HTTP nodes are capped at 300 s here'
+        ' | set execution_mode: "sandbox" to lift the cap'
+    )
+
+
+def test_a_sandboxed_http_node_has_no_cap() -> None:
+    config = {"url": "http://x", "timeout_ms": 600_000, "execution_mode": "sandbox"}
+
+    document, _ = read(flow(node("fetch", "http.request", config=config)))
+
+    assert document.nodes[0].config == config
+
+
+def test_a_get_request_carries_no_body() -> None:
+    found = mistakes_in(flow(node("a", "http.request", config={"url": "http://x", "json": {}})))
+
+    assert 'a GET request carries no body; set method: "POST"' in found["nodes[0].config"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "message"),
+    [
+        ([], "settings", "must be an object; given []"),
+        ({"max_parallel_nodes": 0}, "settings.max_parallel_nodes", "must be at least 1; given 0"),
+        ({"max_parallel_nodes": 5000}, "settings.max_parallel_nodes", "must be at most 1000; given 5000"),
+        ({"max_execution_time_ms": -1}, "settings.max_execution_time_ms", "must be at least 1; given -1"),
+        ({"on_error": "Stop"}, "settings.on_error", 'must be "StopWorkflow", "ContinueOnError" or'),
+        ({"on_error": "RetryWorkflow"}, "settings.on_error", '{"RetryWorkflow": {"max_attempts": 1 to 100}}'),
+        ({"on_error": {"RetryWorkflow": {"max_attempts": 0}}}, "settings.on_error", "1 to 100"),
+        ({"speed": 1}, "settings.speed", "allowed: max_execution_time_ms, max_parallel_nodes, on_error"),
+    ],
+)
+def test_wrong_settings_say_what_is_allowed(settings: object, path: str, message: str) -> None:
+    assert message in mistakes_in(flow(node("a"), settings=settings))[path]
+
+
+def test_a_config_that_is_too_big_says_how_big_it_may_be() -> None:
+    found = mistakes_in(flow(node("a", config={"message": "x" * MAX_CONFIG_BYTES})))
+
+    assert "bytes, but at most 1,048,576 are allowed" in found["nodes[0].config"]
+
+
+def test_bottomless_nesting_is_refused() -> None:
+    deep = reduce(lambda inner, _: {"a": inner}, range(150), {"a": 1})
+
+    assert "nested deeper than 100 levels" in mistakes_in(flow(node("a", config=deep)))["$"]
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    raw = flow(
+        node("a", "no.such"), code("b", memory_mb=1), code("b"), 5,
+        wires=(wire("b.x", "zz.y"),),
+        settings={"on_error": "Stop"},
+    )  # fmt: skip
+
+    assert set(mistakes_in(raw)) == {
+        "nodes[0].node_type",
+        "nodes[1].config.memory_mb",
+        "nodes[2].id",
+        "nodes[3]",
+        "connections[0].to_node",
+        "settings.on_error",
+    }
+
+
+def test_a_node_that_is_wrong_in_itself_is_still_there_for_its_connections() -> None:
+    raw = flow(node("a", retry_policy=3), node("say"), wires=(wire("a.message", "say.message"),))
+
+    assert set(mistakes_in(raw)) == {"nodes[0].retry_policy"}
+
+
+def test_thousands_of_mistakes_are_counted_not_listed() -> None:
+    raw = flow(*(node(f"n{number}", "no.such") for number in range(MAX_MISTAKES + 7)))
+
+    assert mistakes_in(raw)["$"] == "and 7 more mistakes | "
