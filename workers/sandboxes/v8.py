@@ -46,9 +46,6 @@ SPARE_MB = 512
 #: Pauses between tries to replace a host that does not start.
 BACKOFF = (0.1, 0.5, 2.0, 5.0)
 
-#: What one run may log; the rest is dropped, with a line that says so.
-LIMITS = {"lines": 1_000, "characters": 262_144, "lineLength": 8_192, "errorLength": 8_192, "timers": 1_000}
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Flight:
@@ -75,6 +72,8 @@ class _Seat:
     host: V8Host
     alone: bool
     flights: dict[int, _Flight] = field(default_factory=dict)
+    #: The last run it was given.
+    used: int = 0
     #: Takes no more runs, and is killed when those it has are over.
     closing: bool = False
     #: The fault of the run in it is known to be memory.
@@ -99,7 +98,7 @@ class V8Pool:
         self._wanted = hosts or len(os.sched_getaffinity(0))
         self._node = node
         self._slots = slots
-        self._settings = {"stock": stock, "warm_memory_mb": warm_memory_mb, "limits": LIMITS}
+        self._settings = {"stock": stock, "warm_memory_mb": warm_memory_mb}
         self._grace = grace.total_seconds()
         self._launch = launch or _launch_with_parent
         self._folder = folder
@@ -177,7 +176,8 @@ class V8Pool:
             free = [s for s in self._seats if not s.alone and not s.closing and len(s.flights) < self._slots]
             if not free:
                 break
-            self._seat_flight(min(free, key=lambda seat: len(seat.flights)), self._queue.popleft())
+            # Of those with the fewest, the one that has rested longest: it has had time to make isolates ready.
+            self._seat_flight(min(free, key=lambda seat: (len(seat.flights), seat.used)), self._queue.popleft())
         while self._suspects:
             seat = next((s for s in self._seats if s.alone and not s.closing and not s.flights), None)
             if seat is None:
@@ -195,6 +195,7 @@ class V8Pool:
         flight.starts += 1
         flight.logs_seen = 0
         flight.overdue_at = _now() + flight.order.timeout.total_seconds() + self._grace
+        seat.used = flight.id
         seat.flights[flight.id] = flight
         seat.host.send(flight.line)
         self._busy.set()

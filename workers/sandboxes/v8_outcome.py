@@ -76,6 +76,8 @@ def _user_error(order: CodeOrder, answer: dict[str, Any]) -> CodeFailed:
     message = answer["message"]
     if "line" in answer:
         return _placed(order, ErrorKind.USER, message, (answer["line"], answer["column"]), stack=None)
+    if message == "RangeError: Array buffer allocation failed":
+        return memory_exceeded(order)
     frames = _user_frames(order.filename, answer.get("stack", ""))
     if not frames:
         return CodeFailed(RunError(kind=ErrorKind.USER, message=message))

@@ -1,61 +1,61 @@
-// The two forms code may have: an ES module (`export default`) or CommonJS (`module.exports`).
+// The two forms that code may have: an ES module (`export default`) or CommonJS (`module.exports`).
 
-const MODULE = /(?:^|[;}\s])(?:export\s*(?:default\b|\{|\*|const\b|let\b|var\b|function\b|async\b|class\b)|import\s*(?:["'{*]|\w+\s*(?:,|from\b)))/;
-const COMMON = /\b(?:module\s*\.\s*exports|exports\s*(?:\.|\[))/;
-const ENTRY = 'import * as user from "code"; __flo_begin(user);';
-const DECORATED = / \[(.*):(\d+):(\d+)\]$/s;
+const MODULE = /(?:^|[;}\s])(?:export\s*(?:default\b|[{*]|(?:const|let|var|function|async|class)\b)|import\s*["'{*]|import\s+\w+\s*(?:,|\bfrom\b))/;
+const COMMON = /\b(?:module\s*\.\s*exports|exports\s*[.[])/;
+/** How isolated-vm ends the message of an error in compiling. */
+const PLACE = / \[(.*):(\d+):(\d+)\]$/s;
+/** Source up to this many characters is compiled on the main thread, which saves two changes of thread. */
+const SMALL = 16_384;
 
-/** Compiles and evaluates the code in whichever form it has: `{finished}` or `{problem}`. */
-export async function compile(target) {
-  const [looksModule, looksCommon] = [MODULE.test(target.source), COMMON.test(target.source)];
-  const first = looksCommon && !looksModule ? asCommon : asModule;
-  const outcome = await first(target);
-  if (outcome.problem?.kind !== "syntax_error" || !(looksModule && looksCommon)) return outcome;
-  const second = await asCommon(target);
+/** Compiles and evaluates the code in whichever form it has; answers `{finished?}`, a promise, or `{problem}`. */
+export async function evaluate(cell, source, filename) {
+  const [looksModule, looksCommon] = [MODULE.test(source), COMMON.test(source)];
+  if (looksCommon && !looksModule) return evaluateCommon(cell, source, filename);
+  const outcome = await evaluateModule(cell, source, filename);
+  if (outcome.problem?.kind !== "syntax_error" || !looksCommon) return outcome;
+  // What looked like an export may have stood in a comment or a string.
+  const second = await evaluateCommon(cell, source, filename);
   return second.problem?.kind === "syntax_error" ? outcome : second;
 }
 
-async function asModule({ source, filename, isolate, context }) {
-  const entryCompiled = isolate.compileModule(ENTRY, { filename: "flo:entry" });
+async function evaluateModule({ isolate, context, entry }, source, filename) {
   let module;
   try {
-    module = await isolate.compileModule(source, { filename });
+    module = source.length <= SMALL ? isolate.compileModuleSync(source, { filename }) : await isolate.compileModule(source, { filename });
   } catch (problem) {
-    return { problem: syntaxProblem(problem, filename) };
+    return { problem: syntaxProblem(problem) };
   }
   const [wanted] = module.dependencySpecifiers;
   if (wanted !== undefined) return { problem: importProblem(wanted, source) };
-  const entry = await entryCompiled;
-  await entry.instantiate(context, () => module);
+  entry.instantiateSync(context, () => module);
   return { finished: entry.evaluate() };
 }
 
-async function asCommon({ source, filename, host, context }) {
-  host.applyIgnored(undefined, ["commonjs"]);
+async function evaluateCommon({ host, context }, source, filename) {
+  host.applyIgnored(undefined, ["common"]);
   try {
     await context.evalClosure(source, [], { filename });
   } catch (problem) {
-    const decorated = problem instanceof SyntaxError && DECORATED.exec(problem.message)?.[1] === filename;
-    if (!decorated) throw problem;
-    return { problem: syntaxProblem(problem, filename) };
+    if (!(problem instanceof SyntaxError) || PLACE.exec(problem.message)?.[1] !== filename) throw problem;
+    return { problem: syntaxProblem(problem) };
   }
   return {};
 }
 
-function syntaxProblem(problem, filename) {
-  const at = DECORATED.exec(problem.message);
-  if (!(problem instanceof SyntaxError) || at === null) throw problem;
+function syntaxProblem(problem) {
+  const place = PLACE.exec(problem.message);
+  if (place === null) throw problem;
   return {
     kind: "syntax_error",
-    message: `SyntaxError: ${problem.message.slice(0, at.index)}`,
-    filename,
-    line: Number(at[2]),
-    column: Number(at[3]),
+    message: `${problem.name}: ${problem.message.slice(0, place.index)}`,
+    line: Number(place[2]),
+    column: Number(place[3]),
   };
 }
 
 function importProblem(wanted, source) {
-  const before = source.slice(0, Math.max(0, source.search(new RegExp(`["']${RegExp.escape(wanted)}["']`)))).split("\n");
+  const start = Math.max(0, source.search(new RegExp(`["']${RegExp.escape(wanted)}["']`)));
+  const before = source.slice(0, start).split("\n");
   return {
     kind: "user_error",
     message: `Cannot import ${JSON.stringify(wanted)}: npm packages and Node modules are not available in this mode`,

@@ -1,7 +1,7 @@
 // A Node process that runs other people's code in V8 isolates. Read this first, then job.mjs.
 //
-// The main thread never runs user code: isolated-vm runs each isolate in a thread of its own, so that an endless
-// loop in one does not hold up the others, nor this process's answer to a worker that is gone.
+// The main thread never runs user code: isolated-vm gives each running isolate a thread of its own, so that an endless
+// loop in one holds up neither the others nor this process's leaving when its worker is gone.
 //
 // in:  {type: "run", id, source, filename, inputs, timeout_ms, memory_mb, max_output_bytes}   {type: "cancel", id}
 // out: {type: "ready"}   {type: "log", id, level, text}   {type: "late", id}   {type: "fatal", id, message}
@@ -11,20 +11,37 @@ import { Job } from "./job.mjs";
 import { open } from "./wire.mjs";
 
 const settings = JSON.parse(process.argv[2]);
-const stock = new Stock({ depth: settings.stock, limits: settings.limits });
+const stock = new Stock(settings.stock);
 const jobs = new Map();
-const isIdle = () => jobs.size === 0;
+let used = [];
+/** Pause before the work that nobody waits for: done at once, it would hold up the reading of the answer it follows. */
+const REST_MS = 4;
 
 const send = open((message) => {
-  if (message.type === "cancel") return jobs.get(message.id)?.cancel();
-  const job = new Job(message, send);
-  jobs.set(message.id, job);
-  job.run(stock).finally(() => {
-    jobs.delete(message.id);
-    if (isIdle()) setImmediate(() => stock.refill(isIdle));
-  });
+  if (message.type === "cancel") return jobs.get(message.id)?.dispose();
+  return void start(message);
 });
 
-stock.warm(settings.warm_memory_mb);
-await stock.refill(isIdle);
+async function start(order) {
+  const job = new Job(order, stock.take(order.memory_mb), send);
+  jobs.set(order.id, job);
+  await job.run();
+  jobs.delete(order.id);
+  used.push(job);
+  if (used.length === 1) setTimeout(tidy, REST_MS);
+}
+
+function tidy() {
+  for (const job of used) job.dispose();
+  used = [];
+  refill();
+}
+
+/** Makes ready isolates while there is nothing else to do, one per turn. */
+function refill() {
+  if (jobs.size === 0 && stock.add()) setImmediate(refill);
+}
+
+stock.keep(settings.warm_memory_mb);
+while (stock.add());
 send({ type: "ready" });
