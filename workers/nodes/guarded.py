@@ -30,10 +30,11 @@ _BLOCKED = tuple(
         "192.0.0.0/24",  # protocol assignments, and Oracle's metadata server (192.0.0.192)
         "192.88.99.0/24",  # 6to4 relays
         "168.63.129.16/32",  # Azure's host
+        "64:ff9b:1::/48",  # translation to IPv4 within one operator's network
     )
 )
-#: IPv6 ranges whose last 32 bits are an IPv4 address that a gateway connects to.
-_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+#: IPv6 addresses whose last 32 bits are an IPv4 address that a gateway connects to (NAT64).
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(Exception):
@@ -64,7 +65,7 @@ def is_public(text: str) -> bool:
 def _wrapped(address: Address) -> Address | None:
     if isinstance(address, ipaddress.IPv4Address):
         return None
-    if any(address in network for network in _TRANSLATED):
+    if address in _TRANSLATED:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
 
