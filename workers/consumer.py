@@ -24,11 +24,20 @@ from workers.pool import LoopPool
 
 log = structlog.get_logger()
 
+#: Worker events that may gather before they are sent in one message.
+_EVENTS_PER_TURN = 1000
+
 
 class JobConsumer(Consumer):  # type: ignore[misc]
     """Reads jobs from the lanes."""
 
     pool: LoopPool
+
+    def on_ready(self) -> None:
+        super().on_ready()
+        if self.event_dispatcher is not None:
+            # Flushed on every turn of the hub; the limit is only there for a turn that never ends.
+            self.event_dispatcher.buffer_limit = _EVENTS_PER_TURN
 
     def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
         send = self.pool.crossing.send
@@ -113,7 +122,8 @@ class JobReceipt:
         self._send("task-started")
 
     def _end(self, status: RunStatus | None) -> None:
-        state.task_ready(self, successful=status is RunStatus.SUCCEEDED)
+        # Celery need not remember it as done: a doubled message finds that in SQL.
+        state.task_ready(self, successful=False)
         runtime = time.time() - self._started
         if status is RunStatus.SUCCEEDED:
             self._send("task-succeeded", result=repr(str(status)), runtime=runtime)

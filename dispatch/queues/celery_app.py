@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from celery import Celery
 from kombu import Queue as KombuQueue
+from kombu.serialization import register
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils import json as kombu_json
 
 from schemas.job import JobKind
+from schemas.json import dumps
 from schemas.settings import Settings
 
 #: Kombu's name for `redis_transport.JobTransport`.
 FAST_REDIS = "flo-redis"
 TRANSPORT_ALIASES[FAST_REDIS] = "dispatch.queues.redis_transport:JobTransport"
+
+#: Celery's JSON, written by a faster encoder; every reader takes it for plain JSON.
+_FAST_JSON = "flo-json"
+register(_FAST_JSON, dumps, kombu_json.loads, content_type="application/json", content_encoding="utf-8")
 
 #: Seconds between checks of the connections that wait for messages: a half-open one is noticed and dropped.
 _HEALTH_CHECK = 5
@@ -41,7 +48,7 @@ def make_celery(settings: Settings, *, transport: str | None = None) -> Celery:
         accept_content=["json"],
         task_serializer="json",
         result_serializer="json",
-        event_serializer="json",
+        event_serializer=_FAST_JSON,
         task_ignore_result=True,
         task_default_queue=str(JobKind.FLOW),
         task_queues=[KombuQueue(lane) for lane in LANES],

@@ -232,10 +232,19 @@ async def find_delivery(connection: AsyncConnection, app: str, path: str, dedupe
     return found
 
 
-async def runs_of_delivery(connection: AsyncConnection, app: str, delivery_id: str) -> list[str]:
-    """List the runs that a delivery started, in the order of their making."""
-    query = select(runs.c.id).where(runs.c.app == app, runs.c.delivery_id == delivery_id).order_by(runs.c.id)
-    return list((await connection.execute(query)).scalars())
+async def runs_of_delivery(
+    connection: AsyncConnection, app: str, events: Sequence[str], delivery_id: str
+) -> list[str]:
+    """List the runs of these events that a delivery started: its id is their idempotency key, which is indexed."""
+    query = select(runs.c.id).where(
+        runs.c.app == app, runs.c.event.in_(events), runs.c.idempotency_key == delivery_key(delivery_id)
+    )
+    return list((await connection.execute(query.order_by(runs.c.id))).scalars())
+
+
+def delivery_key(delivery_id: str) -> str:
+    """Give the idempotency key of the runs of a delivery."""
+    return f"flo:{delivery_id}"
 
 
 def _events() -> Select[tuple[object, ...]]:

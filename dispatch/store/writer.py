@@ -129,7 +129,8 @@ class RunWriter:
     async def record(self, claim: Claim, outcome: Outcome, *, events: Sequence[RunEvent], last_seq: int) -> RunStatus:
         """Write the end of an attempt with its last events, in one transaction; answer what the run became.
 
-        `last_seq` is the number of the newest event so far, `events` included. A Retry queues the run again, or dead-letters it after its last attempt. Raises LostClaim like `append`.
+        `last_seq` is the number of the newest event so far, `events` included. A Retry queues the run again, or
+        dead-letters it after its last attempt. Raises LostClaim like `append`.
         """
         status: RunStatus = await self._operations.submit(_Record(claim, events, outcome, last_seq))
         return status

