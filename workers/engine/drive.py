@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 #: Nodes that a strand runs before it lets the event loop serve others; a chain of instant nodes would never do so.
 NODES_PER_TURN = 16
-#: Pause before another attempt at a run whose happenings could not be stored.
+#: Pause before another attempt at a run whose happenings could not be stored, or that broke the engine.
 PAUSE_AFTER_LOSS = timedelta(seconds=1)
 
 
@@ -49,26 +49,9 @@ async def run_flow(
         plan = plan_of(document, registry)
     except Invalid as mistakes:
         return Failed(error=RunError(kind=ErrorKind.INVALID_INPUT, message=str(mistakes)))
-    drive = _Drive(plan, payload, tools, events)
-    drive.state = RunState(
-        plan.graph, [node.retry_policy for node in document.nodes], document.settings, recall(document, past)
-    )
-    limit = document.settings.max_execution_time
-    try:
-        async with asyncio.timeout(limit.total_seconds()):
-            return await drive.to_the_end()
-    except TimeoutError:
-        return Failed(
-            error=RunError(
-                kind=ErrorKind.TIMED_OUT,
-                message=f"the flow took longer than its limit of {limit.total_seconds():g} s; "
-                "raise settings.max_execution_time_ms if it needs more",
-                details={
-                    "limit_ms": document.settings.max_execution_time_ms,
-                    "raise_with": "settings.max_execution_time_ms",
-                },
-            )
-        )
+    policies = [node.retry_policy for node in document.nodes]
+    state = RunState(plan.graph, policies, document.settings, recall(document, past))
+    return await _Drive(plan, state, payload, tools, events).to_the_end()
 
 
 class _Drive:
@@ -78,10 +61,9 @@ class _Drive:
     their own. So a chain costs one task, and parallel nodes are really parallel.
     """
 
-    state: RunState
-
-    def __init__(self, plan: Plan, payload: JSONValue, tools: NodeTools, events: EventSink) -> None:
+    def __init__(self, plan: Plan, state: RunState, payload: JSONValue, tools: NodeTools, events: EventSink) -> None:
         self._plan = plan
+        self._state = state
         self._payload = payload
         self._tools = tools
         self._events = events
@@ -92,25 +74,32 @@ class _Drive:
         self._end: asyncio.Future[End | StartOver | Retry] = self._loop.create_future()
 
     async def to_the_end(self) -> Outcome:
-        reason = "the run was stopped"
+        limit = self._plan.document.settings.max_execution_time
         try:
-            while True:
-                self._end = self._loop.create_future()
-                self._start(self._perform(self.state.begin()))
-                match await self._end:
-                    case StartOver() as again:
-                        await self._stop("the flow starts over after an error in another node")
-                        self._say_starting_over(again)
-                    case End(error=None):
-                        return Succeeded(result=self._result())
-                    case End(error=error):
-                        assert error is not None
-                        reason = f'node "{error.node_id}" failed'
-                        return Failed(error=error)
-                    case Retry() as retry:
-                        return retry
-        finally:
-            await self._stop(reason)
+            async with asyncio.timeout(limit.total_seconds()) as deadline:
+                try:
+                    return await self._rounds()
+                finally:
+                    await self._stop("the flow ran into its time limit" if deadline.expired() else "the run is over")
+        except TimeoutError:
+            return Failed(error=_flow_took_too_long(limit))
+
+    async def _rounds(self) -> Outcome:
+        """Run the flow, and run it over again as often as its document asks for that."""
+        while True:
+            self._end = self._loop.create_future()
+            self._start(self._perform(self._state.begin()))
+            match await self._end:
+                case StartOver() as again:
+                    await self._stop("the flow starts over after an error in another node")
+                    self._say_starting_over(again)
+                case End(error=None):
+                    return Succeeded(result=self._result())
+                case End(error=RunError() as error):
+                    await self._stop(f'node "{error.node_id}" failed')
+                    return Failed(error=error)
+                case Retry() as retry:
+                    return retry
 
     # What happens to one node
 
@@ -132,7 +121,7 @@ class _Drive:
         except NodeError as failure:
             error = failure.error.model_copy(update={"node_id": step.id})
             del self._running[start.node]
-            return self.state.failed(start.node, error, roll=random.random())
+            return self._state.failed(start.node, error, roll=random.random())
         duration_ms = round((time.perf_counter() - began) * 1000, 3)
         self._say(
             EventType.NODE_COMPLETED,
@@ -142,7 +131,7 @@ class _Drive:
         del self._running[start.node]
         if not step.type.repeatable:
             await self._events.flush()  # what has an effect outside is on record before anything builds on it
-        return self.state.succeeded(start.node, outputs)
+        return self._state.succeeded(start.node, outputs)
 
     async def _call(self, step: Step, start: Start) -> Mapping[str, JSONValue]:
         call: NodeCall[Any] = NodeCall(
@@ -156,9 +145,9 @@ class _Drive:
         limit = step.config.engine_limit()
         try:
             if limit is None:
-                return await step.work.run(call)
+                return _checked(await step.work.run(call))
             async with asyncio.timeout(limit.total_seconds()) as deadline:
-                return await step.work.run(call)
+                return _checked(await step.work.run(call))
         except NodeError:
             raise
         except asyncio.CancelledError as cancelled:
@@ -179,7 +168,7 @@ class _Drive:
     def _inputs(self, step: Step, node: int) -> JSONObject:
         wires = self._plan.graph.wires[node]
         if wires:
-            inputs = wired_inputs(wires, step.fixed, self.state.outputs)
+            inputs = wired_inputs(wires, step.fixed, self._state.outputs)
         else:
             inputs = root_inputs(step.type, step.fixed, self._payload)
         check_inputs(step.type, inputs)
@@ -216,13 +205,13 @@ class _Drive:
 
     def _due(self, node: int) -> None:
         del self._timers[node]
-        self._start(self._perform(self.state.due(node)))
+        self._start(self._perform(self._state.due(node)))
 
     def _strand_ended(self, strand: asyncio.Task[None]) -> None:
         self._strands.discard(strand)
         if not strand.cancelled() and (error := strand.exception()) is not None:
             log.error("attempt.broke", run_id=self._tools.run_id, exc_info=error)
-            self._settle(Retry(after=PAUSE_AFTER_LOSS, reason=f"the run's happenings could not be stored: {error}"))
+            self._settle(Retry(after=PAUSE_AFTER_LOSS, reason=f"the engine could not go on: {error!r}"))
 
     def _settle(self, end: End | StartOver | Retry) -> None:
         if not self._end.done():
@@ -242,9 +231,9 @@ class _Drive:
             except asyncio.CancelledError as again:  # asked twice; still nothing may be left running
                 cancelled = again
         for node, attempt in self._running.items():
-            step = self._plan.steps[node]
-            error = RunError(kind=ErrorKind.CANCELLED, message=f"stopped: {reason}", node_id=step.id)
-            self._say(EventType.NODE_FAILED, step.id, {"error": error.model_dump(mode="json"), "attempt": attempt})
+            node_id = self._plan.steps[node].id
+            error = RunError(kind=ErrorKind.CANCELLED, message=f"stopped: {reason}", node_id=node_id)
+            self._say_error(EventType.NODE_FAILED, GiveUp(node, attempt, error))
         self._running.clear()
         if cancelled is not None:
             raise cancelled
@@ -254,7 +243,7 @@ class _Drive:
     def _result(self) -> JSONValue:
         steps = self._plan.steps
         return result_of(
-            self._plan.graph, [step.id for step in steps], [step.type.type for step in steps], self.state.outputs
+            self._plan.graph, [step.id for step in steps], [step.type.type for step in steps], self._state.outputs
         )
 
     def _say_error(self, type_: EventType, action: Pause | GiveUp, **more: JSONValue) -> None:
@@ -268,6 +257,22 @@ class _Drive:
         self._events.emit(Happening(EventType.LOG, {"level": "warning", "message": message}))
 
     def _say(self, type_: EventType, node_id: str, data: JSONObject) -> None:
-        if self.state.round > 1:
-            data = {**data, "round": self.state.round}
+        if self._state.round > 1:
+            data = {**data, "round": self._state.round}
         self._events.emit(Happening(type_, data, node_id))
+
+
+def _checked(outputs: object) -> Mapping[str, JSONValue]:
+    """Make sure that a node, which may be anyone's, gave its output ports."""
+    if not isinstance(outputs, Mapping):
+        raise TypeError(f"it returned {type(outputs).__name__}, not a mapping of output ports")
+    return outputs
+
+
+def _flow_took_too_long(limit: timedelta) -> RunError:
+    seconds, setting = limit.total_seconds(), "settings.max_execution_time_ms"
+    return RunError(
+        kind=ErrorKind.TIMED_OUT,
+        message=f"the flow took longer than its limit of {seconds:g} s; raise {setting} if it needs more",
+        details={"limit_ms": round(seconds * 1000), "raise_with": setting},
+    )

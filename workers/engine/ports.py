@@ -58,7 +58,7 @@ def json_type(value: JSONValue) -> str:
     """Name the JSON type of a value."""
     if isinstance(value, float) and value.is_integer():
         return "integer"
-    return _NAMES[type(value)]
+    return _NAMES.get(type(value), "unknown")
 
 
 _NAMES = {

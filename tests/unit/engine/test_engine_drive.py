@@ -34,6 +34,10 @@ async def crash(call: NodeCall[Any]) -> Mapping[str, JSONValue]:
     raise ZeroDivisionError("a bug")
 
 
+async def give_nonsense(call: NodeCall[Any]) -> Any:
+    return 3
+
+
 async def cancel_itself(call: NodeCall[Any]) -> Mapping[str, JSONValue]:
     raise asyncio.CancelledError
 
@@ -123,7 +127,7 @@ async def test_a_failed_node_stops_its_siblings_and_waits_until_they_have_stoppe
     assert sibling.cancelled
     assert told(events, EventType.NODE_FAILED) == [("node_failed", "bad"), ("node_failed", "slow")]
     assert events.happenings[-1].data["error"] == {
-        "kind": "cancelled", "message": 'stopped: node "bad" failed', "node_id": "slow", "details": None,
+        "kind": "cancelled", "message": 'stopped: node "bad" failed', "node_id": "slow",
     }  # fmt: skip
 
 
@@ -225,7 +229,7 @@ async def test_a_run_that_is_cancelled_twice_still_waits_for_its_nodes() -> None
     assert gate.cancelled
 
 
-@pytest.mark.parametrize("work", [crash, cancel_itself])
+@pytest.mark.parametrize("work", [crash, cancel_itself, give_nonsense])
 async def test_a_node_type_with_a_bug_fails_its_node_and_nothing_else(work: Any) -> None:
     outcome = await run(flow(node("a", "buggy")), registry=script(buggy=work))
 
