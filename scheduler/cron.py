@@ -60,6 +60,15 @@ class CatchUp(StrEnum):
     ALL = "all"
 
 
+class Overlap(StrEnum):
+    """What a due time does while a run of the same event is not over."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE = "queue"
+    CANCEL_PREVIOUS = "cancel_previous"
+
+
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A cron expression of five fields (or six, seconds first) as the clocks of a zone show it."""
@@ -149,22 +158,44 @@ Schedule: TypeAlias = Cron | Every
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do about a schedule now: the times to fire for, oldest first, and when to look again."""
+    """What to do about a schedule now: the times to fire for, oldest first, and when it is due next."""
 
     fire: tuple[datetime, ...]
     next_at: datetime | None
+    cancel_previous: bool = False
 
 
-def plan(schedule: Schedule, *, due_at: datetime, now: datetime, catch_up: CatchUp) -> Plan:
-    """Decide about a schedule that has been due since `due_at`.
+def plan(
+    schedule: Schedule,
+    *,
+    due_at: datetime,
+    now: datetime,
+    catch_up: CatchUp = CatchUp.NONE,
+    overlap: Overlap = Overlap.ALLOW,
+    live: bool = False,
+) -> Plan:
+    """Decide about a schedule that has been due since `due_at`; `live`: a run of its own is not over yet.
 
-    `none` fires for the newest time only, and only if it is not older than GRACE; `latest` fires for the newest time
-    however old; `all` fires for every one, the newest CATCH_UP_CAP at most.
+    Of several due times, catch-up `none` fires for the newest, and only if it is not older than GRACE; `latest` for
+    the newest, however old; `all` for every one, the newest CATCH_UP_CAP at most. Overlap `skip` gives up what is due
+    while a run is live; `queue` keeps it due until that run is over (the newest time, or with `all` one by one);
+    `cancel_previous` stops that run.
     """
-    times = newest_due(schedule, due_at=due_at, now=now, most=CATCH_UP_CAP if catch_up is CatchUp.ALL else 1)
+    every_one = catch_up is CatchUp.ALL
+    times = newest_due(schedule, due_at=due_at, now=now, most=CATCH_UP_CAP if every_one else 1)
+    following = schedule.after(now)
+    if overlap is Overlap.QUEUE:
+        if live:
+            return Plan((), due_at)
+        # Waiting for the run before is no lateness: the newest time counts, however old.
+        return Plan(times[:1], times[1] if len(times) > 1 else following)
     if catch_up is CatchUp.NONE and times and now - times[-1] > GRACE:
         times = ()
-    return Plan(times, schedule.after(now))
+    if overlap is Overlap.SKIP:
+        return Plan(() if live else times[-1:], following)
+    if overlap is Overlap.CANCEL_PREVIOUS:
+        return Plan(times[-1:], following, cancel_previous=live and bool(times))
+    return Plan(times, following)
 
 
 def newest_due(schedule: Schedule, *, due_at: datetime, now: datetime, most: int) -> tuple[datetime, ...]:

@@ -42,7 +42,7 @@ async def reap_lost(store: Store, *, lease: timedelta) -> int:
             return reaped
 
 
-async def _abandoned(connection: AsyncConnection, lease: timedelta) -> Sequence[RowMapping]
+async def _abandoned(connection: AsyncConnection, lease: timedelta) -> Sequence[RowMapping]:
     now = datetime.now(UTC)
     query = (
         select(runs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-from sqlalchemy import RowMapping, Select, and_, delete, func, select, update
+from sqlalchemy import RowMapping, Select, and_, delete, func, select, tuple_, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -137,14 +137,17 @@ async def drop_schedule(connection: AsyncConnection, app: str, event: str) -> No
     await connection.execute(delete(schedules).where(schedules.c.app == app, schedules.c.event == event))
 
 
-async def due_schedules(connection: AsyncConnection, now: datetime, *, limit: int) -> list[Due]:
-    """Find the schedules that are due, the longest due first."""
+async def due_schedules(
+    connection: AsyncConnection, now: datetime, *, after: tuple[str, str] = ("", ""), limit: int
+) -> list[Due]:
+    """Find schedules that are due, in the order of app and event, those after the given ones."""
     query = (
         _targets()
         .add_columns(schedules.c.next_at)
         .join(schedules, and_(schedules.c.app == events.c.app, schedules.c.event == events.c.name))
         .where(schedules.c.next_at <= now, events.c.paused_at.is_(None))
-        .order_by(schedules.c.next_at)
+        .where(tuple_(schedules.c.app, schedules.c.event) > after)
+        .order_by(schedules.c.app, schedules.c.event)
         .limit(limit)
     )
     return [Due(row["next_at"], _target(row)) for row in (await connection.execute(query)).mappings()]
@@ -232,9 +235,7 @@ async def find_delivery(connection: AsyncConnection, app: str, path: str, dedupe
     return found
 
 
-async def runs_of_delivery(
-    connection: AsyncConnection, app: str, events: Sequence[str], delivery_id: str
-) -> list[str]:
+async def runs_of_delivery(connection: AsyncConnection, app: str, events: Sequence[str], delivery_id: str) -> list[str]:
     """List the runs of these events that a delivery started: its id is their idempotency key, which is indexed."""
     query = select(runs.c.id).where(
         runs.c.app == app, runs.c.event.in_(events), runs.c.idempotency_key == delivery_key(delivery_id)

@@ -1,0 +1,67 @@
+"""The HTTP API: wiring only. A request passes Edge (last catch, figures), BodyLimit, then its route in `routes/`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from dispatch.bell import Bell
+from dispatch.queues.base import Queue
+from scheduler.edge import BodyLimit, Edge
+from scheduler.problem import ProblemDocument, install_problems
+from scheduler.routes import dead_letters, events, flows, health, hooks, invoke, keys, live, nodes, runs, secrets
+from scheduler.routes.docs import inlined
+from scheduler.spine import Spine, open_spine
+from schemas.settings import Settings
+
+_ABOUT = """Flo runs flows that an API call, a webhook or a schedule starts.
+
+Send `Authorization: Bearer <key>`. Every error is an RFC 9457 problem document. Lists take `limit` and `cursor`."""
+
+
+def create_app(
+    settings: Settings, *, spine: Spine | None = None, queue: Queue | None = None, bell: Bell | None = None
+) -> FastAPI:
+    """Make the app. It opens its own spine when it starts, unless it is given an open one.
+
+    `queue` and `bell` replace those that the settings name.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if spine is not None:
+            app.state.spine = spine
+            yield
+            return
+        async with open_spine(settings, queue=queue, bell=bell) as opened:
+            app.state.spine = opened
+            yield
+            opened.stopping.set()
+
+    app = FastAPI(title="Flo", version="1", description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    app.add_middleware(BodyLimit, most=settings.max_body_bytes)
+    app.add_middleware(Edge)
+    install_problems(app)
+    api = APIRouter(prefix="/api/v1")
+    for noun in (flows, invoke, events, runs, dead_letters, keys, secrets, nodes, live):
+        api.include_router(noun.router)
+    app.include_router(api)
+    app.include_router(hooks.router)
+    app.include_router(health.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        parts = schema.setdefault("components", {})
+        parts.setdefault("schemas", {})["ProblemDocument"] = inlined(ProblemDocument)
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,67 @@
+"""Reads request bodies: JSON with the place of every mistake, checked against a model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from scheduler.problem import Malformed, WrongMediaType
+from schemas.errors import Invalid, Problem
+from schemas.wording import problems_of, short
+
+Body = TypeVar("Body", bound=BaseModel)
+
+#: Deepest nesting of arrays and objects: what orjson writes again.
+DEEPEST = 254
+
+#: Bodies larger than this are parsed in a thread, so that other requests are answered meanwhile.
+LARGE = 256 * 1024
+
+
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """Read a JSON object; no body counts as an empty one.
+
+    Raises WrongMediaType, Malformed (with line and column), or Invalid with every mistake.
+    """
+    raw = await read_json(request)
+    value = {} if raw is None else raw
+    if not isinstance(value, dict):
+        raise Invalid([Problem(path="$", message=f"must be an object; given {short(value)}")], what="request body")
+    try:
+        return model.model_validate(value)
+    except ValidationError as mistakes:
+        raise Invalid(problems_of(mistakes, path="", model=model), what="request body") from None
+
+
+async def read_json(request: Request) -> Any:
+    """Read any JSON value; None when there is no body."""
+    body = await request.body()
+    if not body:
+        return None
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise WrongMediaType(
+            f"the body is {kind}, and only application/json is read here; send Content-Type: application/json"
+        )
+    return await asyncio.to_thread(parse_json, body) if len(body) > LARGE else parse_json(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON. Raises Malformed with line and column, or Invalid when it is nested too deep to be written again."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(
+            f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}); mend it there"
+        ) from None
+    if body.count(b"[") + body.count(b"{") >= DEEPEST:
+        try:
+            orjson.dumps(value)
+        except orjson.JSONEncodeError:
+            message = f"the body is nested deeper than {DEEPEST} levels"
+            raise Invalid([Problem(path="$", message=message, fix="flatten it")], what="request body") from None
+    return value

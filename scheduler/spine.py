@@ -1,0 +1,115 @@
+"""What every route works with, opened once per process and closed in the opposite order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from starlette.requests import HTTPConnection
+
+from dispatch.bell import Bell, RedisBell
+from dispatch.feed import Feed
+from dispatch.outbox import Publisher
+from dispatch.queues.base import Queue
+from dispatch.queues.celery_app import control_url
+from dispatch.queues.redis_queue import RedisQueue
+from dispatch.store.keys import server_secret
+from dispatch.store.session import Store
+from dispatch.store.vault import Vault
+from dispatch.store.writer import RunWriter
+from dispatch.tokens import PollTokens
+from scheduler.auth import Gate, ensure_admin_key
+from scheduler.figures import Figures
+from scheduler.live import Ear
+from scheduler.targets import Targets
+from scheduler.webhooks.intake import Intake
+from schemas.catalog import Catalog, load_catalog
+from schemas.errors import SettingsError
+from schemas.settings import AsyncBackend, Settings
+
+#: How long an accept waits for a database that is away before the caller is told (503).
+PATIENCE = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spine:
+    """The parts of one API or tick process."""
+
+    settings: Settings
+    store: Store
+    queue: Queue
+    bell: Bell
+    feed: Feed
+    writer: RunWriter
+    publisher: Publisher
+    catalog: Catalog
+    tokens: PollTokens
+    vault: Vault
+    gate: Gate
+    targets: Targets
+    intake: Intake
+    figures: Figures
+    ear: Ear
+    #: Set when the process is asked to stop: open streams end, so that it can.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def open_spine(
+    settings: Settings, *, queue: Queue | None = None, bell: Bell | None = None
+) -> AsyncIterator[Spine]:
+    """Open everything; `queue` and `bell` replace those that the settings name, e.g. by in-memory twins.
+
+    Raises Unavailable or SettingsError with the fix.
+    """
+    async with AsyncExitStack() as closing:
+        store = await Store.open(settings.store_url)
+        closing.push_async_callback(store.aclose)
+        vault = Vault.open(settings.home)
+        await ensure_admin_key(store, settings)
+        async with store.write() as connection:
+            tokens = PollTokens(await server_secret(connection, "poll"))
+        queue = queue or open_queue(settings)
+        closing.push_async_callback(queue.aclose)
+        bell = bell or RedisBell(control_url(settings))
+        closing.push_async_callback(bell.aclose)
+        feed = Feed(store, bell)
+        writer = RunWriter(store, on_events=feed.announce, patience=PATIENCE)
+        closing.push_async_callback(writer.settle)
+        publisher = Publisher(queue, writer)
+        closing.push_async_callback(publisher.settle)
+        yield Spine(
+            settings=settings,
+            store=store,
+            queue=queue,
+            bell=bell,
+            feed=feed,
+            writer=writer,
+            publisher=publisher,
+            catalog=load_catalog(settings.execution_mode),
+            tokens=tokens,
+            vault=vault,
+            gate=Gate(store),
+            targets=Targets(store, vault),
+            intake=Intake(store),
+            figures=Figures(),
+            ear=Ear(bell),
+        )
+
+
+def open_queue(settings: Settings) -> Queue:
+    """Connect to the carrier that ASYNC_EXECUTION_BACKEND names."""
+    match settings.async_backend:
+        case AsyncBackend.REDIS:
+            return RedisQueue(settings.redis_url)
+        case other:
+            raise SettingsError(f"ASYNC_EXECUTION_BACKEND is {other!s}, which this build can't carry; allowed: redis")
+
+
+def spine_of(connection: HTTPConnection) -> Spine:
+    """Get the spine of the app that serves this request."""
+    spine: Spine = connection.app.state.spine
+    return spine
