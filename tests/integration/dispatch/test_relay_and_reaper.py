@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import update
 
 from dispatch.leases import Leadership, WorkerIdentity, WorkerLease, workers
-from dispatch.outbox import Publisher, relay_due
+from dispatch.outbox import RELAY_BATCH, Publisher, relay_due
 from dispatch.queues.memory import MemoryQueue
-from dispatch.store.runs import list_attempts, read_run, request_cancel, runs
+from dispatch.store.runs import insert_runs, list_attempts, read_run, request_cancel, runs
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from scheduler.reaper import reap_lost, republish_vanished
@@ -105,12 +105,12 @@ async def test_a_published_job_is_not_sent_again(store: Store, writer: RunWriter
     assert await queue.depth("flow") == 1
 
 
-async def test_the_relay_goes_on_until_nothing_is_due(store: Store, writer: RunWriter) -> None:
+async def test_the_relay_goes_on_until_nothing_is_due(store: Store) -> None:
     queue = MemoryQueue()
-    for _ in range(3):
-        await writer.accept(new_run(run_at=datetime.now(UTC) + timedelta(microseconds=1)))
+    async with store.write() as connection:
+        await insert_runs(connection, [new_run() for _ in range(RELAY_BATCH + 1)])
 
-    assert await relay(store, queue) == 3
+    assert await relay(store, queue, now=datetime.now(UTC) + LATER) == RELAY_BATCH + 1
 
 
 async def test_a_dead_workers_run_is_queued_again(store: Store, writer: RunWriter, worker: WorkerLease) -> None:
