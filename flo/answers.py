@@ -8,10 +8,12 @@ from typing import Any
 from flo.errors import Answered, Problem
 
 
-def read(status: int, body: bytes) -> Any:
-    """Give the answer's JSON, None where it has no body; raise Answered when the server said no."""
+def read(status: int, body: bytes, *, as_text: bool = False) -> Any:
+    """Give the answer's JSON (or its text), None where it has no body; raise Answered when the server said no."""
     if status >= 400:
         raise refusal(status, body)
+    if as_text:
+        return body.decode()
     return json.loads(body) if body else None
 
 

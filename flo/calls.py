@@ -113,6 +113,10 @@ def redrive(run_id: str) -> Call:
     return Call(method="POST", path=_path("dead-letters", run_id, "redrive"))
 
 
+def metrics() -> Call:
+    return Call(method="GET", path="/metrics")
+
+
 def streamed(call: Call) -> Call:
     """Ask for the same as a stream of server-sent events."""
     headers = {**call.headers, "Accept": "text/event-stream"}

@@ -144,16 +144,20 @@ class FloClient:
         """Ask a run to stop."""
         return cast(Run, self._send(calls.on_run(run_id, "cancel")))
 
+    def metrics(self) -> str:
+        """Read the server's figures, as text for Prometheus."""
+        return str(self._send(calls.metrics(), as_text=True))
+
     def send(self, call: Call) -> Any:
         """Send any call of `calls.py`, and give the JSON of the answer."""
         return self._send(call)
 
-    def _send(self, call: Call, *, timeout: httpx.Timeout = _TIMEOUT) -> Any:
+    def _send(self, call: Call, *, timeout: httpx.Timeout = _TIMEOUT, as_text: bool = False) -> Any:
         try:
             answer = self._http.send(_request(self._http.build_request, call, timeout))
         except httpx.HTTPError as failure:
             raise _explained(failure, self.url) from None
-        return answers.read(answer.status_code, answer.content)
+        return answers.read(answer.status_code, answer.content, as_text=as_text)
 
     def _stream(self, call: Call) -> Iterator[RunEvent]:
         reader = Reader()
@@ -285,16 +289,20 @@ class AsyncFloClient:
         """Ask a run to stop."""
         return cast(Run, await self._send(calls.on_run(run_id, "cancel")))
 
+    async def metrics(self) -> str:
+        """Read the server's figures, as text for Prometheus."""
+        return str(await self._send(calls.metrics(), as_text=True))
+
     async def send(self, call: Call) -> Any:
         """Send any call of `calls.py`, and give the JSON of the answer."""
         return await self._send(call)
 
-    async def _send(self, call: Call, *, timeout: httpx.Timeout = _TIMEOUT) -> Any:
+    async def _send(self, call: Call, *, timeout: httpx.Timeout = _TIMEOUT, as_text: bool = False) -> Any:
         try:
             answer = await self._http.send(_request(self._http.build_request, call, timeout))
         except httpx.HTTPError as failure:
             raise _explained(failure, self.url) from None
-        return answers.read(answer.status_code, answer.content)
+        return answers.read(answer.status_code, answer.content, as_text=as_text)
 
     async def _stream(self, call: Call) -> AsyncIterator[RunEvent]:
         reader = Reader()
@@ -330,13 +338,17 @@ class _Pages:
         self.want = min(self._limit - len(self.items), self._PAGE) if self.cursor else 0
 
 
+#: The home's admin key is for this machine's own server, and is never sent anywhere else.
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
 def _where(url: str | None, key: str | None, app: str | None) -> tuple[str, dict[str, str], str]:
     home = Home.of(os.environ)
     endpoint = home.endpoint()
     url = url or os.environ.get("FLO_URL") or (endpoint["api"] if endpoint else DEFAULT_URL)
     if not url.startswith(("http://", "https://")):
         url = f"http://{url}"
-    key = key or os.environ.get("FLO_API_KEY") or home.key()
+    key = key or os.environ.get("FLO_API_KEY") or (home.key() if httpx.URL(url).host in _LOOPBACK else None)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return url.rstrip("/"), headers, app or os.environ.get("FLO_APP") or "default"
 

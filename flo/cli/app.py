@@ -7,7 +7,19 @@ import sys
 
 import typer
 
+from flo.cli import processes
+from flo.cli.dead_letters import dead_letters
 from flo.cli.dev import dev
+from flo.cli.init import init
+from flo.cli.invoke import invoke
+from flo.cli.logs import logs
+from flo.cli.nodes import nodes
+from flo.cli.push import push
+from flo.cli.queues import queues
+from flo.cli.run import run
+from flo.cli.runs import runs
+from flo.cli.schedules import schedules
+from flo.cli.validate import validate
 from flo.errors import FloError
 
 app = typer.Typer(
@@ -19,9 +31,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_SERVER, _LOCAL, _REMOTE, _PARTS = "Run Flo", "Flow files, without a server", "A running server", "Flo in parts"
+_START = "Start Flo"
+_FILES = "Flow files on this machine, without a server"
+_SERVER = "A running server"
+_PARTS = "Flo in parts, one process each"
 
-app.command(rich_help_panel=_SERVER)(dev)
+app.command(rich_help_panel=_START)(dev)
+
+app.command(rich_help_panel=_FILES)(init)
+app.command(rich_help_panel=_FILES)(validate)
+app.command(rich_help_panel=_FILES)(run)
+app.command(rich_help_panel=_FILES)(nodes)
+
+app.command(rich_help_panel=_SERVER)(push)
+app.command(rich_help_panel=_SERVER)(invoke)
+app.add_typer(runs, name="runs", rich_help_panel=_SERVER)
+app.command(rich_help_panel=_SERVER)(logs)
+app.command(rich_help_panel=_SERVER)(schedules)
+app.command(rich_help_panel=_SERVER)(queues)
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_SERVER)
+
+for _part in (processes.api, processes.scheduler, processes.worker, processes.flower):
+    app.command(rich_help_panel=_PARTS, context_settings=processes.PASS_ON)(_part)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from flo.dev.orphans import die_with_parent
+from flo.orphans import die_with_parent
 
 #: What a process said last, kept for the message that says why it did not start.
 _LAST_WORDS = 12

@@ -1,0 +1,115 @@
+"""`flo runs`: what ran, and what became of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from flo.cli.options import App, AsJSON, Key, Limit, Url
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `flo runs` lists it.")]
+
+runs = typer.Typer(help="What ran, and what became of it.", invoke_without_command=True)
+
+
+@runs.callback()
+def index(
+    context: typer.Context,
+    *,
+    status: Annotated[str | None, typer.Option("--status", help="Only runs in this state, e.g. failed.")] = None,
+    lane: Annotated[str | None, typer.Option("--lane", help="Only this lane: recurring, webhook or flow.")] = None,
+    limit: Limit = 20,
+    url: Url = None,
+    app: App = None,
+    key: Key = None,
+    as_json: AsJSON = False,
+) -> None:
+    """List the newest runs; without --app, those of every app that the key may see."""
+    if context.invoked_subcommand is not None:
+        return
+
+    from flo.cli.tables import elapsed, local_time, print_table
+    from flo.client import FloClient
+
+    with FloClient(url, app=app, key=key) as client:
+        found = client.runs(app=app, status=status, lane=lane, limit=limit)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    print_table(
+        ["Run", "App", "Flow", "Lane", "Status", "Attempt", "Created", "Took"],
+        [
+            [
+                run["run_id"],
+                run["app"],
+                f"{run['flow']} v{run['version']}",
+                run["lane"],
+                run["status"],
+                str(run["attempt"]),
+                local_time(run["created_at"]),
+                elapsed(run["started_at"], run["finished_at"]),
+            ]
+            for run in found
+        ],
+        what="runs",
+    )
+
+
+@runs.command()
+def show(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = False) -> None:
+    """Show one run with its nodes."""
+    from flo.cli.tables import elapsed, local_time, print_table
+    from flo.client import FloClient
+
+    with FloClient(url, key=key) as client:
+        run = client.run(run_id)
+    if as_json:
+        print(json.dumps(run, ensure_ascii=False, indent=2))
+        return
+    error = run["error"]
+    print(f"run       {run['run_id']}")
+    print(f"flow      {run['app']}/{run['flow']} version {run['version']}, by event {run['event']}")
+    print(f"status    {run['status']}, attempt {run['attempt']}, lane {run['lane']}, executor {run['executor']}")
+    print(f"times     {local_time(run['created_at'])}, took {elapsed(run['started_at'], run['finished_at'])}")
+    print(f"payload   {json.dumps(run['payload'], ensure_ascii=False)}")
+    print(f"result    {json.dumps(run['result'], ensure_ascii=False)}")
+    if error:
+        print(f"error     {error['kind']}: {error['message']}")
+    print_table(
+        ["Node", "Type", "Status", "Attempts", "Took", "Error or outputs"],
+        [
+            [
+                node["id"],
+                node["node_type"],
+                node["status"],
+                str(node["attempts"]),
+                elapsed(node["started_at"], node["finished_at"]),
+                node["error"]["message"] if node["error"] else json.dumps(node["outputs"], ensure_ascii=False),
+            ]
+            for node in run["nodes"]
+        ],
+        what="nodes",
+    )
+
+
+@runs.command()
+def cancel(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = False) -> None:
+    """Ask a run to stop."""
+    _act(run_id, "cancel", url=url, key=key, as_json=as_json)
+
+
+@runs.command()
+def retry(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = False) -> None:
+    """Run a finished run again."""
+    _act(run_id, "retry", url=url, key=key, as_json=as_json)
+
+
+def _act(run_id: str, verb: str, *, url: str | None, key: str | None, as_json: bool) -> None:
+    from flo import calls
+    from flo.client import FloClient
+
+    with FloClient(url, key=key) as client:
+        answer = client.send(calls.on_run(run_id, verb))
+    print(json.dumps(answer, ensure_ascii=False, indent=2) if as_json else f"{answer['run_id']} {answer['status']}")
