@@ -90,7 +90,7 @@ OnError = Literal["StopWorkflow", "ContinueOnError"] | RetryWorkflowOnError
 class FlowSettings(Part):
     """What holds for the flow as a whole."""
 
-    max_parallel_nodes: Whole = Field(default=10, ge=1, le=1000)
+    max_parallel_nodes: Whole = Field(default=10, ge=1, le=10_000)
     #: Limit on one attempt at the whole flow; an hour unless the document says otherwise.
     max_execution_time_ms: Whole = Field(default=3_600_000, ge=1, le=MAX_EXECUTION_TIME_MS)
     on_error: OnError = "StopWorkflow"

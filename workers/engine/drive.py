@@ -31,6 +31,9 @@ NODES_PER_TURN = 16
 #: Pause before another attempt at a run whose happenings could not be stored, or that broke the engine.
 PAUSE_AFTER_LOSS = timedelta(seconds=1)
 
+#: How long a cancelled node may take to stop before it is cancelled once more, and the log says so.
+PATIENCE = timedelta(seconds=10)
+
 
 async def run_flow(
     document: FlowDocument,
@@ -227,9 +230,13 @@ class _Drive:
         cancelled: asyncio.CancelledError | None = None
         while self._strands:
             try:
-                await asyncio.wait(self._strands)
+                _, stubborn = await asyncio.wait(self._strands, timeout=PATIENCE.total_seconds())
             except asyncio.CancelledError as again:  # asked twice; still nothing may be left running
                 cancelled = again
+                continue
+            for strand in stubborn:
+                log.warning("node.did_not_stop", run_id=self._tools.run_id, running=list(self._running))
+                strand.cancel()
         for node, attempt in self._running.items():
             node_id = self._plan.steps[node].id
             error = RunError(kind=ErrorKind.CANCELLED, message=f"stopped: {reason}", node_id=node_id)

@@ -279,6 +279,31 @@ async def test_what_an_earlier_attempt_completed_is_not_repeated() -> None:
     assert told(events, EventType.NODE_STARTED) == [("node_started", "b")]
 
 
+RESUMABLE = flow(
+    node("a", "pass_on"), node("b", "flaky", retry_policy={"max_attempts": 3, "delay_ms": 0}), node("c", "count"),
+    wires=(wire("a.output", "c.a"), wire("b.output", "c.b")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", range(11))
+async def test_a_run_that_was_lost_anywhere_ends_as_if_nothing_had_happened(cut: int) -> None:
+    async def count(call: NodeCall[Any]) -> Mapping[str, JSONValue]:
+        return {"output": dict(call.inputs)}
+
+    registry = script(pass_on=pass_on, flaky=fail_twice, count=count)
+    whole, rest = MemorySink(), MemorySink()
+    await run(RESUMABLE, registry=registry, events=whole)
+
+    outcome = await run(RESUMABLE, registry=registry, events=rest, past=whole.happenings[:cut])
+
+    assert len(whole.happenings) == 10
+    assert outcome == Succeeded(result={"output": {"a": "a", "b": "b"}})
+    completed = [
+        said.node_id for said in whole.happenings[:cut] + rest.happenings if said.type is EventType.NODE_COMPLETED
+    ]
+    assert sorted(map(str, completed)) == ["a", "b", "c"]
+
+
 async def test_a_node_that_failed_for_good_is_tried_again_by_the_next_attempt() -> None:
     error = RunError(kind=ErrorKind.USER, message="no").model_dump(mode="json")
     past = [Happening(EventType.NODE_FAILED, {"error": error, "attempt": 1}, "a")]

@@ -14,6 +14,7 @@ from schemas.outcome import ErrorKind, Failed, RunError, Succeeded
 from schemas.run import EventType
 from workers.engine.registry import BUILT_IN
 from workers.engine.sink import MemorySink
+from workers.nodes.debug import SHOWN
 from workers.sandboxes.base import CodeFailed
 
 
@@ -45,6 +46,13 @@ async def test_debug_log_without_a_message_says_so() -> None:
 
     assert await run(flow(node("say")), events=events) == Succeeded(result={})
     assert events.happenings[1].data == {"level": "info", "message": "(no message)"}
+
+
+async def test_debug_log_shows_only_the_beginning_of_a_long_message_and_passes_on_the_whole() -> None:
+    events, message = MemorySink(), "x" * (SHOWN + 7)
+
+    assert await run(flow(node("say")), {"message": message}, events=events) == Succeeded(result={"message": message})
+    assert events.happenings[1].data["message"] == "x" * SHOWN + "… (7 more)"
 
 
 async def test_json_parse_reads_text() -> None:

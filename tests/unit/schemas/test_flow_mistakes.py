@@ -201,7 +201,7 @@ def test_a_get_request_carries_no_body() -> None:
     [
         ([], "settings", "must be an object; given []"),
         ({"max_parallel_nodes": 0}, "settings.max_parallel_nodes", "must be at least 1; given 0"),
-        ({"max_parallel_nodes": 5000}, "settings.max_parallel_nodes", "must be at most 1000; given 5000"),
+        ({"max_parallel_nodes": 50_000}, "settings.max_parallel_nodes", "must be at most 10000; given 50000"),
         ({"max_execution_time_ms": -1}, "settings.max_execution_time_ms", "must be at least 1; given -1"),
         ({"on_error": "Stop"}, "settings.on_error", 'must be "StopWorkflow", "ContinueOnError" or'),
         ({"on_error": "RetryWorkflow"}, "settings.on_error", '{"RetryWorkflow": {"max_attempts": 1 to 100}}'),
