@@ -91,7 +91,7 @@ class _Drive:
         """Run the flow, and run it over again as often as its document asks for that."""
         while True:
             self._end = self._loop.create_future()
-            self._start(self._perform(self._state.begin()))
+            self._perform(self._state.begin())
             match await self._end:
                 case StartOver() as again:
                     await self._stop("the flow starts over after an error in another node")
@@ -106,10 +106,11 @@ class _Drive:
 
     # What happens to one node
 
-    async def _strand(self, start: Start | None) -> None:
+    async def _strand(self, first: Start) -> None:
+        start: Start | None = first
         count = 0
         while start is not None:
-            start = self._perform(await self._run_node(start))
+            start = self._perform(await self._run_node(start), in_strand=True)
             count += 1
             if count % NODES_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -179,13 +180,13 @@ class _Drive:
 
     # What the state asks for
 
-    def _perform(self, actions: Sequence[Action]) -> Start | None:
-        """Do everything; return a node that the caller's strand is to run next, if there is one."""
+    def _perform(self, actions: Sequence[Action], *, in_strand: bool = False) -> Start | None:
+        """Do everything; within a strand, leave one node for that strand to run next."""
         next_: Start | None = None
         for action in actions:
             match action:
                 case Start():
-                    if next_ is None:
+                    if in_strand and next_ is None:
                         next_ = action
                     else:
                         self._start(action)
@@ -200,15 +201,14 @@ class _Drive:
                     assert_never(action)
         return next_
 
-    def _start(self, start: Start | None) -> None:
-        if start is not None:
-            strand = self._loop.create_task(self._strand(start))
-            self._strands.add(strand)
-            strand.add_done_callback(self._strand_ended)
+    def _start(self, start: Start) -> None:
+        strand = self._loop.create_task(self._strand(start))
+        self._strands.add(strand)
+        strand.add_done_callback(self._strand_ended)
 
     def _due(self, node: int) -> None:
         del self._timers[node]
-        self._start(self._perform(self._state.due(node)))
+        self._perform(self._state.due(node))
 
     def _strand_ended(self, strand: asyncio.Task[None]) -> None:
         self._strands.discard(strand)
