@@ -10,6 +10,7 @@ import typer
 from flo.cli import processes
 from flo.cli.dead_letters import dead_letters
 from flo.cli.dev import dev
+from flo.cli.doctor import doctor
 from flo.cli.init import init
 from flo.cli.invoke import invoke
 from flo.cli.logs import logs
@@ -37,6 +38,7 @@ _SERVER = "A running server"
 _PARTS = "Flo in parts, one process each"
 
 app.command(rich_help_panel=_START)(dev)
+app.command(rich_help_panel=_START)(doctor)
 
 app.command(rich_help_panel=_FILES)(init)
 app.command(rich_help_panel=_FILES)(validate)
