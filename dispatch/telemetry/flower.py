@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from dispatch.queues.celery_app import control_url, make_celery
+from dispatch.queues.celery_app import make_celery
 from schemas.errors import FloError
 from schemas.settings import load_settings
 
@@ -39,7 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"--address={given.address}",
         f"--purge_offline_workers={_FORGET_WORKERS}",
         f"--max_tasks={_JOBS_KEPT}",
-        f"--broker_api={control_url(settings)}",
         "--logging=warning",
     ]
     if given.basic_auth:
