@@ -32,11 +32,7 @@ class Mistake(FloError):
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; return the exit code."""
     given = _parser().parse_args(arguments)
-    # stdout carries the protocol, so logs go to stderr.
-    structlog.configure(
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-    )
+    _log_to_stderr()
     machine: bool = given.json or getattr(given, "events", False)
     try:
         settings = load_settings()
@@ -57,6 +53,18 @@ def main(arguments: list[str] | None = None) -> int:
     except FloError as mistake:
         print(f"Error: {mistake}", file=sys.stderr)
         return USERS_MISTAKE
+
+
+def _log_to_stderr() -> None:
+    """Keep logs off stdout, which carries the protocol; tracebacks without locals, which hold users' data."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,7 +29,9 @@ LOCAL_APP = "local"
 async def run_here(document: FlowDocument, payload: JSONValue, settings: Settings, *, printing: bool) -> RunView:
     """Run the flow and show the run; being cancelled is one way for a run to end. Raises Unavailable without V8."""
     run_id, created_at = new_id("run"), datetime.now(UTC)
-    events = LineSink(run_id, printing=printing)
+    this = asyncio.current_task()
+    assert this is not None
+    events = LineSink(run_id, printing=printing, on_reader_gone=this.cancel)
     outcome: Outcome = Cancelled(reason="stopped from outside")
     with contextlib.suppress(asyncio.CancelledError):
         async with open_tools(document, settings, run_id=run_id) as tools:

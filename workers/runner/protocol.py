@@ -10,8 +10,9 @@ Exit codes: 0 it went well, 1 the run failed, 2 the user's mistake.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TextIO
 
@@ -33,18 +34,30 @@ def write_line(value: JSONValue | BaseModel, out: TextIO | None = None) -> None:
     out.flush()
 
 
+def silence_stdout() -> None:
+    """Send what is still to be printed nowhere: whoever read it has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class LineSink:
     """Keeps the happenings of a run, and prints each as a line if asked to."""
 
-    def __init__(self, run_id: str, *, printing: bool) -> None:
+    def __init__(self, run_id: str, *, printing: bool, on_reader_gone: Callable[[], object]) -> None:
         self.happenings: list[Happening] = []
         self._run_id = run_id
         self._printing = printing
+        self._on_reader_gone = on_reader_gone
 
     def emit(self, happening: Happening) -> None:
         self.happenings.append(happening)
-        if self._printing:
+        if not self._printing:
+            return
+        try:
             write_line(RunEvent(self._run_id, len(self.happenings), happening).as_json())
+        except BrokenPipeError:
+            self._printing = False
+            silence_stdout()
+            self._on_reader_gone()
 
     async def flush(self) -> None:
         """Nothing to wait for: a line is out when it is emitted."""

@@ -98,6 +98,23 @@ def test_a_valid_document_is_told_with_its_hash() -> None:
     assert len(answer["hash"]) == 64
 
 
+def test_a_run_whose_reader_is_gone_stops_without_a_word() -> None:
+    pause = {"name": "x", "nodes": [{"id": "wait", "node_type": "time.delay", "config": {"delay_ms": 0}}]}
+    program = subprocess.Popen(
+        [sys.executable, "-P", "-m", "workers.runner", "run", "-", "--events"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert program.stdin and program.stdout and program.stderr
+    program.stdout.close()
+
+    program.stdin.write(json.dumps(pause))
+    program.stdin.close()
+
+    assert program.wait(60) == 1
+    assert program.stderr.read() == ""
+    program.stderr.close()
+
+
 def test_the_node_types_are_listed() -> None:
     (types,) = lines(runner("nodes", "--json"))
 
