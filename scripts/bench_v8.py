@@ -60,7 +60,16 @@ def quantiles(milliseconds: Sequence[float]) -> dict[str, float]:
 
 def measure_raw(processes: int, seconds: float) -> dict[str, float]:
     """Run the raw loop in as many processes at once."""
-    command = [find_node(), "--no-node-snapshot", "-e", RAW, str(HOST_FOLDER), SOURCE, str(MEMORY_MB), str(seconds)]
+    command = [
+        str(find_node()),
+        "--no-node-snapshot",
+        "-e",
+        RAW,
+        str(HOST_FOLDER),
+        SOURCE,
+        str(MEMORY_MB),
+        str(seconds),
+    ]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
     times = [orjson.loads(process.communicate()[0]) for process in running]
     rate = sum(len(each) / sum(each) * 1000 for each in times)

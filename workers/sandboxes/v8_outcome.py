@@ -20,7 +20,11 @@ STACK_LINES = 20
 def outcome_of(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
     """Read a `done` message: `{value}`, or `{kind, message?, stack?, line?, column?}`."""
     if "value" in answer:
-        return CodeReturned(_read(answer["value"]))
+        try:
+            return CodeReturned(_read(answer["value"]))
+        except ValueError as problem:
+            message = f"what {order.filename} returned can't be read back as JSON ({problem}); is it nested too deeply?"
+            return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
     message = answer.get("message", "")
     match answer["kind"]:
         case "timed_out":
@@ -114,9 +118,17 @@ def _limited(kind: ErrorKind, message: str, details: JSONObject) -> CodeFailed:
 
 
 def _read(text: str) -> Any:
-    """Read the result; half a surrogate pair, which JavaScript can write but UTF-8 can't carry, becomes U+FFFD."""
+    """Read the result; half a surrogate pair, which JavaScript can write but UTF-8 can't carry, becomes U+FFFD.
+
+    Raises ValueError when it is not JSON, or nested deeper than a thousand levels.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
+        if "\\ud" not in text.lower():
+            raise
+    try:
         whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-16-le", "surrogatepass")
-        return json.loads(whole.decode("utf-16-le", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return orjson.loads(whole.decode("utf-16-le", "replace"))
