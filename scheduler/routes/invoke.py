@@ -82,6 +82,16 @@ async def invoke(
 async def invoke_async(
     request: Request, app: AppName, event: EventName, idempotency_key: IdempotencyKey = None
 ) -> Response:
+    return await accept(request, app, event, idempotency_key)
+
+
+async def accept_fast(request: Request) -> Response:
+    """Do what `invoke_async` does, as a plain Starlette route: FastAPI's own part would take a third of its time."""
+    params = request.path_params
+    return await accept(request, params["app"], params["event"], request.headers.get("idempotency-key"))
+
+
+async def accept(request: Request, app: str, event: str, idempotency_key: str | None) -> Response:
     spine = spine_of(request)
     (await spine.gate.admit(request)).require(Scope.INVOKE, app=app)
     body = await read_body(request, InvokeBody)
