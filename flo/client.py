@@ -17,7 +17,7 @@ from flo.calls import Call, InvokeOptions
 from flo.errors import FloError, NoServer
 from flo.home import Home
 from flo.sse import Reader
-from flo.wire import Accepted, Answer, JSONValue, Run, RunEvent
+from flo.wire import LIVE, Accepted, Answer, JSONValue, Run, RunEvent
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 
@@ -74,7 +74,11 @@ class FloClient:
 
     def invoke(self, event: str, payload: JSONValue = None, **options: Unpack[InvokeOptions]) -> Answer:
         """Run an event's flow now and wait for its end."""
-        return cast(Answer, self._send(calls.invoke(self.app, event, payload, **options), timeout=_PATIENT))
+        answer = cast(Answer, self._send(calls.invoke(self.app, event, payload, **options), timeout=_PATIENT))
+        if answer["status"] not in LIVE:
+            return answer
+        run = self.finished(answer["run_id"])  # it takes longer than the server waits
+        return {"run_id": run["run_id"], "status": run["status"], "result": run["result"], "error": run["error"]}
 
     def stream(self, event: str, payload: JSONValue = None, **options: Unpack[InvokeOptions]) -> Iterator[RunEvent]:
         """Run an event's flow now and give each of its events as it happens, up to `run_completed`."""
@@ -115,7 +119,7 @@ class FloClient:
         return cast(list[Run], pages.items)
 
     def events(self, run_id: str, *, after: int = 0, timeout: float = 0) -> list[RunEvent]:
-        """List a run's events after number `after`; wait up to `timeout` seconds for the first of them."""
+        """List a run's events after number `after`; wait up to `timeout` seconds (at most 55) for the first of them."""
         call = calls.run_events(run_id, after=after, timeout=timeout)
         return cast(list[RunEvent], self._send(call, timeout=_PATIENT)["items"])
 
@@ -216,7 +220,11 @@ class AsyncFloClient:
 
     async def invoke(self, event: str, payload: JSONValue = None, **options: Unpack[InvokeOptions]) -> Answer:
         """Run an event's flow now and wait for its end."""
-        return cast(Answer, await self._send(calls.invoke(self.app, event, payload, **options), timeout=_PATIENT))
+        answer = cast(Answer, await self._send(calls.invoke(self.app, event, payload, **options), timeout=_PATIENT))
+        if answer["status"] not in LIVE:
+            return answer
+        run = await self.finished(answer["run_id"])  # it takes longer than the server waits
+        return {"run_id": run["run_id"], "status": run["status"], "result": run["result"], "error": run["error"]}
 
     async def stream(
         self, event: str, payload: JSONValue = None, **options: Unpack[InvokeOptions]
@@ -260,7 +268,7 @@ class AsyncFloClient:
         return cast(list[Run], pages.items)
 
     async def events(self, run_id: str, *, after: int = 0, timeout: float = 0) -> list[RunEvent]:
-        """List a run's events after number `after`; wait up to `timeout` seconds for the first of them."""
+        """List a run's events after number `after`; wait up to `timeout` seconds (at most 55) for the first of them."""
         call = calls.run_events(run_id, after=after, timeout=timeout)
         return cast(list[RunEvent], (await self._send(call, timeout=_PATIENT))["items"])
 

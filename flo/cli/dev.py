@@ -78,7 +78,7 @@ def _panel(home: Home, endpoint: Endpoint, took: timedelta) -> None:
     rows.add_row("Flower", endpoint["flower"] or "off")
     rows.add_row("Home", str(home.path))
     rows.add_row("Key", str(home.key_file))
-    rows.add_row("Try", "flo init hello.json  →  flo push hello.json  →  flo invoke --flow hello")
+    rows.add_row("Try", "flo init; flo push hello.json; flo invoke --flow hello")
     rows.add_row("Stop", "Ctrl-C")
     console = Console(soft_wrap=True)
     title = f"Flo is up (in {took.total_seconds():.1f} s)"

@@ -38,7 +38,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, what: 
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id that is cut in two can't be copied.
+        table.add_column(column, overflow="fold", no_wrap=column == "Run")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console.print(table)
