@@ -75,6 +75,5 @@ async def relay_due(store: Store, queue: Queue, *, now: datetime | None = None) 
     if not jobs:
         return 0
     await queue.publish(jobs)
-    async with store.write() as connection:
-        await mark_published(connection, jobs)
+    await store.transact(lambda connection: mark_published(connection, jobs))
     return len(jobs)

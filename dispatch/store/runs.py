@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, select, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -63,6 +63,11 @@ class NewRun:
 
 
 async def insert_runs(connection: AsyncConnection, new: Sequence[NewRun], *, tracked_only: bool = False) -> list[Job]:
+    """Write runs in the caller's transaction; see `put_runs`."""
+    return await connection.run_sync(put_runs, new, tracked_only=tracked_only)
+
+
+def put_runs(connection: Connection, new: Sequence[NewRun], *, tracked_only: bool = False) -> list[Job]:
     """Write runs, their first event and their outbox rows in the caller's transaction; answer what to publish at once.
 
     Runs with a `run_at` in the future are left to the relay. `tracked_only` writes no outbox row: nothing will take
@@ -71,22 +76,23 @@ async def insert_runs(connection: AsyncConnection, new: Sequence[NewRun], *, tra
     if not new:
         return []
     now = datetime.now(UTC)
-    await connection.execute(insert(runs), [_run_row(run, now) for run in new])
-    await connection.execute(insert(run_events), [_queued_row(run, now) for run in new])
+    connection.execute(_INSERT_RUN, [_run_row(run, now) for run in new])
+    connection.execute(_INSERT_EVENT, [_queued_row(run, now) for run in new])
     if tracked_only:
         return []
-    await connection.execute(insert(outbox), [_outbox_row(run, now) for run in new])
+    connection.execute(_INSERT_OUTBOX, [_outbox_row(run, now) for run in new])
     return [run.job() for run in new if run.run_at is None or run.run_at <= now]
+
+
+# Made once: SQLAlchemy finds the compiled form by the object, instead of taking the statement apart each time.
+_INSERT_RUN = insert(runs)
+_INSERT_EVENT = insert(run_events)
+_INSERT_OUTBOX = insert(outbox)
 
 
 async def read_run(connection: AsyncConnection, run_id: str) -> RowMapping | None:
     """Read one run with all its columns."""
     return (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().one_or_none()
-
-
-async def read_runs(connection: AsyncConnection, run_ids: Sequence[str]) -> Sequence[RowMapping]:
-    """Read several runs in one statement, in no particular order."""
-    return (await connection.execute(select(runs).where(runs.c.id.in_(run_ids)))).mappings().all()
 
 
 async def list_runs(
@@ -214,9 +220,13 @@ async def redrive(connection: AsyncConnection, run_id: str) -> Job | None:
         raise Conflict(
             f"run {run_id} is {row['status']}; only a dead-lettered run can be redriven: use retry for others"
         )
-    # The numbers of attempts go on, as they are the fence; the allowance grows by as many as it first had.
-    allowance = row["max_attempts"] + max(1, row["max_attempts"] - _redriven(row))
-    await connection.execute(update(runs).where(runs.c.id == run_id).values(max_attempts=allowance))
+    # The numbers of attempts go on, as they are the fence; the limit moves by as many as the run was given at first.
+    allowance = row["max_attempts"] - row["attempts_before"]
+    await connection.execute(
+        update(runs)
+        .where(runs.c.id == run_id)
+        .values(max_attempts=row["attempt"] + allowance, attempts_before=row["attempt"])
+    )
     return await requeue_unowned(connection, row, due_at=datetime.now(UTC) + PUBLISH_GRACE)
 
 
@@ -226,16 +236,16 @@ async def list_attempts(connection: AsyncConnection, run_id: str) -> Sequence[Ro
     return (await connection.execute(query)).mappings().all()
 
 
-async def mark_published(connection: AsyncConnection, jobs: Sequence[Job]) -> None:
+def mark_published(connection: Connection, jobs: Sequence[Job]) -> None:
     """Note that the broker has these jobs, and drop their outbox rows."""
-    now = datetime.now(UTC)
-    await connection.execute(
-        delete(outbox).where(outbox.c.run_id.in_([job.run_id for job in jobs]), outbox.c.attempt == 1)
-    )
-    later = [job for job in jobs if job.attempt != 1]
-    for job in later:
-        await connection.execute(delete(outbox).where(outbox.c.run_id == job.run_id, outbox.c.attempt == job.attempt))
-    await connection.execute(update(runs).where(runs.c.id.in_([job.run_id for job in jobs])).values(published_at=now))
+    connection.execute(_DELETE_SENT, [{"run": job.run_id, "number": job.attempt} for job in jobs])
+    connection.execute(_MARK_PUBLISHED, {"ids": [job.run_id for job in jobs], "at": datetime.now(UTC)})
+
+
+_DELETE_SENT = delete(outbox).where(outbox.c.run_id == bindparam("run"), outbox.c.attempt == bindparam("number"))
+_MARK_PUBLISHED = (
+    update(runs).where(runs.c.id.in_(bindparam("ids", expanding=True))).values(published_at=bindparam("at"))
+)
 
 
 def job_of(row: RowMapping, *, attempt: int) -> Job:
@@ -253,10 +263,6 @@ def job_of(row: RowMapping, *, attempt: int) -> Job:
 def changed(result: CursorResult[Any]) -> int:
     """Tell how many rows a statement changed."""
     return int(result.rowcount)
-
-
-def _redriven(row: RowMapping) -> int:
-    return max(0, row["attempt"] - row["max_attempts"])
 
 
 def _job(*, run_id: str, app: str, lane: Lane, attempt: int, priority: int, group: str | None) -> Job:

@@ -177,7 +177,10 @@ class RunRow(Table):
     status: Mapped[str] = mapped_column(String(20))
     #: Attempts made so far. A write that names another number than this is refused.
     attempt: Mapped[int] = mapped_column(Integer, default=0)
+    #: The number of the last attempt that may be made.
     max_attempts: Mapped[int] = mapped_column(Integer)
+    #: Attempts made before the run was last redriven.
+    attempts_before: Mapped[int] = mapped_column(Integer, default=0)
     priority: Mapped[int] = mapped_column(Integer, default=5)
     #: What the caller asked for (`mode`), or None for the worker's own default.
     mode: Mapped[str | None] = mapped_column(String(30))

@@ -14,8 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from dispatch.claims import Claim, LostClaim
 from dispatch.coalesce import Coalescer
@@ -23,10 +22,9 @@ from dispatch.store.runs import (
     NewRun,
     attempts,
     given_up,
-    insert_runs,
     mark_published,
     outbox,
-    read_runs,
+    put_runs,
     run_events,
     runs,
 )
@@ -164,11 +162,14 @@ class RunWriter:
     async def _transact(self, operations: Sequence[_Operation], *, again: bool) -> Sequence[Any]:
         answers: _Answers = {}
         told: list[RunEvent] = []
-        async with self._store.write() as connection:
-            await _accept(connection, _of(_Accept, operations), answers, again=again)
-            await _publish(connection, _of(_Published, operations), answers)
-            await _take(connection, _of(_Take, operations), answers)
-            await _append(connection, _of(_Append, operations), _of(_Record, operations), answers, told)
+
+        def work(connection: Connection) -> None:
+            _accept(connection, _of(_Accept, operations), answers, again=again)
+            _publish(connection, _of(_Published, operations))
+            _take(connection, _of(_Take, operations), answers)
+            _append(connection, _of(_Append, operations), _of(_Record, operations), answers, told)
+
+        await self._store.transact(work)
         if told:
             self._on_events(told)
         return [answers.get(index) for index in range(len(operations))]
@@ -181,19 +182,17 @@ def _of(kind: type[_Kind], operations: Sequence[_Operation]) -> list[tuple[int, 
     return [(index, operation) for index, operation in enumerate(operations) if isinstance(operation, kind)]
 
 
-async def _accept(
-    connection: AsyncConnection, asked: list[tuple[int, _Accept]], answers: _Answers, *, again: bool
-) -> None:
+def _accept(connection: Connection, asked: list[tuple[int, _Accept]], answers: _Answers, *, again: bool) -> None:
     if not asked:
         return
     if again:
         # The connection may have gone after the commit and before its receipt: then these rows are already there.
-        there = {row["id"] for row in await read_runs(connection, [one.new.id for _, one in asked])}
+        there = set(connection.scalars(_THERE, {"ids": [one.new.id for _, one in asked]}))
         answers.update(
             {index: Accepted(one.new.id, True, one.new.job()) for index, one in asked if one.new.id in there}
         )
         asked = [(index, one) for index, one in asked if index not in answers]
-    known = await _known_keys(connection, [one.new for _, one in asked])
+    known = _known_keys(connection, [one.new for _, one in asked])
     fresh: list[_Accept] = []
     for index, one in asked:
         key = (one.new.app, one.new.event, one.new.idempotency_key)
@@ -211,17 +210,20 @@ async def _accept(
             )
         else:
             answers[index] = Accepted(earlier[0], False, None)
-    await insert_runs(connection, [one.new for one in fresh if not one.tracked_only])
-    await insert_runs(connection, [one.new for one in fresh if one.tracked_only], tracked_only=True)
+    put_runs(connection, [one.new for one in fresh if not one.tracked_only])
+    put_runs(connection, [one.new for one in fresh if one.tracked_only], tracked_only=True)
 
 
-async def _known_keys(
-    connection: AsyncConnection, new: Sequence[NewRun]
+_THERE = select(runs.c.id).where(runs.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def _known_keys(
+    connection: Connection, new: Sequence[NewRun]
 ) -> dict[tuple[str, str | None, str | None], tuple[str, str | None]]:
     keys = [run.idempotency_key for run in new if run.idempotency_key is not None]
     if not keys:
         return {}
-    found = await connection.execute(
+    found = connection.execute(
         select(runs.c.app, runs.c.event, runs.c.idempotency_key, runs.c.id, runs.c.request_hash).where(
             runs.c.app.in_({run.app for run in new}), runs.c.idempotency_key.in_(keys)
         )
@@ -229,10 +231,10 @@ async def _known_keys(
     return {(row.app, row.event, row.idempotency_key): (row.id, row.request_hash) for row in found}
 
 
-async def _publish(connection: AsyncConnection, asked: list[tuple[int, _Published]], answers: _Answers) -> None:
+def _publish(connection: Connection, asked: list[tuple[int, _Published]]) -> None:
     jobs = [job for _, one in asked for job in one.jobs]
     if jobs:
-        await mark_published(connection, jobs)
+        mark_published(connection, jobs)
 
 
 _CLAIMED = (
@@ -255,24 +257,19 @@ _CLAIMED = (
 )
 
 
-async def _take(connection: AsyncConnection, asked: list[tuple[int, _Take]], answers: _Answers) -> None:
+def _take(connection: Connection, asked: list[tuple[int, _Take]], answers: _Answers) -> None:
     if not asked:
         return
     now = datetime.now(UTC)
     first = asked[0][1]
-    taken = await connection.execute(
-        update(runs)
-        .where(runs.c.id.in_(dict.fromkeys(one.run_id for _, one in asked)), runs.c.status == "queued")
-        .values(
-            status="running", attempt=runs.c.attempt + 1, owner=first.owner, executor=first.executor, started_at=now
-        )
-        .returning(*_CLAIMED)
-    )
+    ids = list(dict.fromkeys(one.run_id for _, one in asked))
+    named = {"ids": ids, "by": first.owner, "way": first.executor, "at": now}
+    taken = connection.execute(_TAKE, named)
     claims = {row[0]: Claim(**dict(zip(_CLAIM_FIELDS, row, strict=True))) for row in taken}
     if not claims:
         return
-    await connection.execute(
-        insert(attempts),
+    connection.execute(
+        _INSERT_ATTEMPT,
         [
             {
                 "run_id": claim.run_id,
@@ -289,11 +286,24 @@ async def _take(connection: AsyncConnection, asked: list[tuple[int, _Take]], ans
         answers[index] = claims.pop(one.run_id, None)
 
 
+_INSERT_ATTEMPT = insert(attempts)
+_TAKE = (
+    update(runs)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued")
+    .values(
+        status="running",
+        attempt=runs.c.attempt + 1,
+        owner=bindparam("by"),
+        executor=func.coalesce(runs.c.mode, bindparam("way")),
+        started_at=bindparam("at"),
+    )
+    .returning(*_CLAIMED)
+)
 _CLAIM_FIELDS = ("run_id", *(column.name for column in _CLAIMED[1:]))
 
 
-async def _append(
-    connection: AsyncConnection,
+def _append(
+    connection: Connection,
     appended: list[tuple[int, _Append]],
     recorded: list[tuple[int, _Record]],
     answers: _Answers,
@@ -302,7 +312,7 @@ async def _append(
     asked: list[tuple[int, _Append | _Record]] = [*appended, *recorded]
     if not asked:
         return
-    held = await _held(connection, [one.claim for _, one in asked])
+    held = _held(connection, [one.claim for _, one in asked])
     events: list[RunEvent] = []
     for index, one in asked:
         if one.claim.run_id in held and held[one.claim.run_id] == one.claim.attempt:
@@ -310,33 +320,35 @@ async def _append(
         else:
             answers[index] = LostClaim(one.claim.run_id)
     ends = [(index, one) for index, one in recorded if index not in answers]
-    events.extend(await _end(connection, ends, answers))
+    events.extend(_end(connection, ends, answers))
     if events:
-        await connection.execute(insert(run_events), [_event_row(event) for event in events])
+        connection.execute(_INSERT_EVENT, [_event_row(event) for event in events])
     still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
         one.claim.run_id for _, one in ends
     }
     newest = {event.run_id: event.seq for event in events if event.run_id in still_open}
     if newest:
-        await connection.execute(
-            update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq")),
-            [{"run": run, "seq": seq} for run, seq in newest.items()],
-        )
+        connection.execute(_ADVANCE, [{"run": run, "seq": seq} for run, seq in newest.items()])
     told.extend(events)
 
 
-async def _held(connection: AsyncConnection, claims: Sequence[Claim]) -> dict[str, int]:
+def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, int]:
     """Read, and lock, which of these runs are still running, and at which attempt."""
-    query = (
-        select(runs.c.id, runs.c.attempt)
-        .where(runs.c.id.in_({claim.run_id for claim in claims}), runs.c.status == "running")
-        .order_by(runs.c.id)
-        .with_for_update()
-    )
-    return {row.id: row.attempt for row in await connection.execute(query)}
+    ids = list({claim.run_id for claim in claims})
+    return {row.id: row.attempt for row in connection.execute(_HELD, {"ids": ids})}
 
 
-async def _end(connection: AsyncConnection, ends: list[tuple[int, _Record]], answers: _Answers) -> list[RunEvent]:
+_INSERT_EVENT = insert(run_events)
+_ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
+_HELD = (
+    select(runs.c.id, runs.c.attempt)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "running")
+    .order_by(runs.c.id)
+    .with_for_update()
+)
+
+
+def _end(connection: Connection, ends: list[tuple[int, _Record]], answers: _Answers) -> list[RunEvent]:
     if not ends:
         return []
     now = datetime.now(UTC)
@@ -362,6 +374,7 @@ async def _end(connection: AsyncConnection, ends: list[tuple[int, _Record]], ans
             {
                 "run": claim.run_id,
                 "number": claim.attempt,
+                "over": now,
                 "how": "retry" if again else str(status),
                 "why": error.message if error else None,
             }
@@ -377,10 +390,10 @@ async def _end(connection: AsyncConnection, ends: list[tuple[int, _Record]], ans
                 }
             )
         answers[index] = status
-    await connection.execute(_FINISH_RUN, run_rows)
-    await connection.execute(_FINISH_ATTEMPT.values(finished_at=now), attempt_rows)
+    connection.execute(_FINISH_RUN, run_rows)
+    connection.execute(_FINISH_ATTEMPT, attempt_rows)
     if messages:
-        await connection.execute(insert(outbox), messages)
+        connection.execute(insert(outbox), messages)
     return last_events
 
 
@@ -399,7 +412,7 @@ _FINISH_RUN = (
 _FINISH_ATTEMPT = (
     update(attempts)
     .where(attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number"))
-    .values(outcome=bindparam("how"), reason=bindparam("why"))
+    .values(outcome=bindparam("how"), reason=bindparam("why"), finished_at=bindparam("over"))
 )
 
 
