@@ -2,8 +2,9 @@
 
 A host that dies takes no innocent run with it. Where it is known which run was at fault (its isolate ran out of
 memory, or would not stop at its deadline), that one is told so and the others start again. Where it is not known,
-every run that was in the host is a suspect and starts again alone, in a host of its own: the one that kills its host
-once more is guilty. Code has no effect but its result and its logs, so running it again is safe.
+every run that was in the host is a suspect. Suspects start again together, away from all others; if their host dies
+too, each starts again alone, and the one that still kills its host is guilty. Code has no effect but its result and
+its logs, so running it again is safe.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from schemas.errors import FloError, Unavailable
 from workers.sandboxes.base import CodeOrder, CodeOutcome, OnLog
 from workers.sandboxes.v8_host import Launch, V8Host
 from workers.sandboxes.v8_outcome import lost, memory_exceeded, outcome_of, timed_out
-from workers.sandboxes.v8_seat import SPARE_MB, Death, Flight, Seat, judge
+from workers.sandboxes.v8_seat import SPARE_MB, Death, Flight, Seat, Ward, judge
 from workers.sandboxes.v8_setup import HOST_FOLDER, check_isolated_vm, die_with_parent, find_node, host_command
 
 #: Runs that one host works on at once; most wait for a timer or a core.
@@ -71,10 +72,9 @@ class V8Pool:
         self._launch = launch or _with_parent
         self._folder = folder
         self._seats: list[Seat] = []
-        #: Hosts on their way, and whether each is for a suspect.
-        self._opening: dict[asyncio.Task[None], bool] = {}
-        self._queue: deque[Flight] = deque()
-        self._suspects: deque[Flight] = deque()
+        #: Hosts on their way.
+        self._opening: dict[asyncio.Task[None], Ward] = {}
+        self._queues: dict[Ward, deque[Flight]] = {ward: deque() for ward in Ward}
         self._ids = count(1)
         self._watch: asyncio.Task[None] | None = None
         self._busy = asyncio.Event()
@@ -95,7 +95,7 @@ class V8Pool:
             self._node = find_node()
         try:
             opened = await asyncio.gather(
-                *(self._open(alone=False) for _ in range(self._wanted)), return_exceptions=True
+                *(self._open(Ward.EVERYONE) for _ in range(self._wanted)), return_exceptions=True
             )
             for problem in opened:
                 if problem is not None:
@@ -113,8 +113,8 @@ class V8Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         seats, self._seats = self._seats, []
-        waiting = [*self._queue, *self._suspects, *(flight for seat in seats for flight in seat.flights.values())]
-        for flight in waiting:
+        queued = chain.from_iterable(self._queues.values())
+        for flight in chain(queued, *(seat.flights.values() for seat in seats)):
             flight.settle(lost("The V8 pool was closed while this code was running"))
         await asyncio.gather(*(seat.host.aclose() for seat in seats))
 
@@ -130,7 +130,7 @@ class V8Pool:
         outcome: asyncio.Future[CodeOutcome] = asyncio.get_running_loop().create_future()
         number = next(self._ids)
         flight = Flight(id=number, order=order, line=_order_line(number, order), on_log=on_log, outcome=outcome)
-        self._queue.append(flight)
+        self._queues[Ward.EVERYONE].append(flight)
         self._dispatch()
         try:
             return await outcome
@@ -141,22 +141,29 @@ class V8Pool:
     # Runs --------------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Give waiting runs to the hosts with the fewest, and suspects to hosts of their own."""
-        while self._queue:
-            free = [s for s in self._seats if not s.alone and not s.closing and len(s.flights) < self._slots]
-            if not free:
-                break
-            # Of those with the fewest, the one that has rested longest: it has had time to make isolates ready.
-            self._put(self._queue.popleft(), min(free, key=lambda seat: (len(seat.flights), seat.used)))
-        while self._suspects:
-            seat = next((s for s in self._seats if s.alone and not s.closing and not s.flights), None)
-            if seat is None:
-                if sum(seat.alone for seat in self._seats) + sum(self._opening.values()) < self._wanted:
-                    self._open_later(alone=True)
-                break
-            self._put(self._suspects.popleft(), seat)
-        for seat in self._seats:
-            if seat.alone and not seat.flights and not self._suspects:
+        """Give waiting runs to the hosts of their ward, and see that suspects have hosts as long as there are any."""
+        for ward, queue in self._queues.items():
+            slots = 1 if ward is Ward.ALONE else self._slots
+            while queue:
+                free = [s for s in self._seats if s.ward is ward and not s.closing and len(s.flights) < slots]
+                if not free:
+                    break
+                # Of those with the fewest, the one that has rested longest: it has had time to make isolates ready.
+                self._put(queue.popleft(), min(free, key=lambda seat: (len(seat.flights), seat.used)))
+            if ward is not Ward.EVERYONE:
+                self._fit_hosts(ward, len(queue))
+
+    def _fit_hosts(self, ward: Ward, waiting: int) -> None:
+        """Open and close hosts for suspects as needed, as many as there are for everyone at most."""
+        here = [seat for seat in self._seats if seat.ward is ward and not seat.closing]
+        if waiting:
+            coming = sum(each is ward for each in self._opening.values())
+            needed = waiting if ward is Ward.ALONE else 1
+            for _ in range(min(needed, self._wanted - len(here)) - coming):
+                self._open_later(ward)
+            return
+        for seat in here:
+            if not seat.flights:
                 seat.closing = True
                 seat.host.kill()
 
@@ -205,16 +212,16 @@ class V8Pool:
 
     # Hosts -------------------------------------------------------------------------------------------------------
 
-    async def _open(self, *, alone: bool) -> None:
+    async def _open(self, ward: Ward) -> None:
         assert self._node is not None
         host = V8Host(on_message=self._heard, on_death=self._buried)
         node = [*host_command(self._node, self._folder), json.dumps(self._settings)]
         await host.start(self._launch(node), folder=self._folder)
-        self._seats.append(Seat(host=host, alone=alone))
+        self._seats.append(Seat(host=host, ward=ward))
 
-    def _open_later(self, *, alone: bool) -> None:
-        task = asyncio.create_task(self._keep_opening(alone=alone), name="v8-open")
-        self._opening[task] = alone
+    def _open_later(self, ward: Ward) -> None:
+        task = asyncio.create_task(self._keep_opening(ward), name="v8-open")
+        self._opening[task] = ward
         task.add_done_callback(self._opened)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
@@ -222,14 +229,14 @@ class V8Pool:
         if not task.cancelled():
             self._dispatch()
 
-    async def _keep_opening(self, *, alone: bool) -> None:
-        """Open a host, however often that takes; while there is none at all, fail what waits with the reason."""
+    async def _keep_opening(self, ward: Ward) -> None:
+        """Open a host, however often that takes; while its ward has none at all, fail what waits with the reason."""
         for pause in chain(BACKOFF, repeat(BACKOFF[-1])):
             try:
-                await self._open(alone=alone)
+                await self._open(ward)
             except FloError as problem:
-                if not any(seat.alone == alone and not seat.closing for seat in self._seats):
-                    for flight in self._suspects if alone else self._queue:
+                if not any(seat.ward is ward and not seat.closing for seat in self._seats):
+                    for flight in self._queues[ward]:
                         flight.settle(lost(str(problem)))
                 await asyncio.sleep(pause)
             else:
@@ -239,11 +246,8 @@ class V8Pool:
         """Give a host no more runs, and open another in its place."""
         if not seat.closing:
             seat.closing = True
-            self._replace(seat)
-
-    def _replace(self, seat: Seat) -> None:
-        if not seat.alone and self._watch is not None:
-            self._open_later(alone=False)
+            if seat.ward is Ward.EVERYONE and self._watch is not None:
+                self._open_later(Ward.EVERYONE)
 
     def _buried(self, host: V8Host) -> None:
         """A host is confirmed dead: replace it, and see to the runs that were in it."""
@@ -255,8 +259,8 @@ class V8Pool:
         verdict = judge(seat)
         for flight, outcome in verdict.guilty:
             flight.settle(outcome)
-        self._queue.extendleft(reversed(verdict.again))
-        self._suspects.extend(verdict.suspects)
+        for flight, flight.ward in reversed(verdict.again):
+            self._queues[flight.ward].appendleft(flight)
         self._dispatch()
 
     def _seat_of(self, host: V8Host) -> Seat | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,28 +17,42 @@ from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeRetur
 #: Stack lines kept for the user.
 STACK_LINES = 20
 
+_NO_NETWORK = "code has no network: use an http.request node"
+_NO_NODE = "code runs in plain V8, without what Node and browsers add"
+_NO_PACKAGES = "npm packages and Node modules are not available in this mode"
+_HINTS = {
+    **dict.fromkeys(["fetch", "XMLHttpRequest", "WebSocket"], _NO_NETWORK),
+    **dict.fromkeys(["Buffer", "URL", "URLSearchParams", "crypto", "document", "process", "window"], _NO_NODE),
+    **dict.fromkeys(["TextDecoder", "TextEncoder", "atob", "btoa", "structuredClone", "performance"], _NO_NODE),
+    **dict.fromkeys(["require", "module", "exports"], _NO_PACKAGES),
+}
+
 
 def outcome_of(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
     """Read a `done` message: `{value}`, or `{kind, message?, stack?, line?, column?}`."""
+    try:
+        return _read_answer(order, answer)
+    except (LookupError, TypeError, ValueError, AttributeError) as problem:
+        return internal_error(f"The V8 host gave an answer that can't be read: {problem!r}")
+
+
+def _read_answer(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
     if "value" in answer:
-        try:
-            return CodeReturned(_read(answer["value"]))
-        except ValueError as problem:
-            message = f"what {order.filename} returned can't be read back as JSON ({problem}); is it nested too deeply?"
-            return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
-    message = answer.get("message", "")
+        return _returned(order, answer["value"])
     match answer["kind"]:
-        case "timed_out":
-            return timed_out(order)
         case "memory_exceeded":
             return memory_exceeded(order)
         case "output_exceeded":
-            return _output_exceeded(order, message)
+            return _output_exceeded(order, answer["message"])
         case "syntax_error":
-            return _placed(order, ErrorKind.SYNTAX, message, (answer["line"], answer["column"]), stack=None)
+            return _placed(order, ErrorKind.SYNTAX, answer["message"], (answer["line"], answer["column"]))
+        case "user_error" if "line" in answer:
+            return _placed(order, ErrorKind.USER, answer["message"], (answer["line"], answer["column"]))
+        case "user_error" if answer["message"] == "RangeError: Array buffer allocation failed":
+            return memory_exceeded(order)
         case "user_error":
-            return _user_error(order, answer)
-    return internal_error(f"The V8 host answered in a way that this version does not know: {answer['kind']!r}")
+            return _threw(order, answer["message"], answer.get("stack", ""))
+    raise ValueError(f"unknown kind {answer['kind']!r}")
 
 
 def timed_out(order: CodeOrder) -> CodeFailed:
@@ -76,30 +91,32 @@ def _output_exceeded(order: CodeOrder, size: str) -> CodeFailed:
     )
 
 
-def _user_error(order: CodeOrder, answer: dict[str, Any]) -> CodeFailed:
-    message = answer["message"]
-    if "line" in answer:
-        return _placed(order, ErrorKind.USER, message, (answer["line"], answer["column"]), stack=None)
-    if message == "RangeError: Array buffer allocation failed":
-        return memory_exceeded(order)
-    frames = _user_frames(order.filename, answer.get("stack", ""))
+def _threw(order: CodeOrder, message: str, stack: str) -> CodeFailed:
+    frames = _user_frames(order.filename, stack)
+    message = _with_hint(message)
     if not frames:
         return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
-    stack = "\n".join([message, *frames])
-    return _placed(order, ErrorKind.USER, message, _place(order.filename, frames[0]), stack=stack)
+    return _placed(order, ErrorKind.USER, message, _place(order.filename, frames[0]), frames)
 
 
 def _placed(
-    order: CodeOrder, kind: ErrorKind, message: str, place: tuple[int, int] | None, *, stack: str | None
+    order: CodeOrder, kind: ErrorKind, message: str, place: tuple[int, int] | None, frames: Sequence[str] = ()
 ) -> CodeFailed:
     details: JSONObject = {}
+    if frames:
+        details["stack"] = "\n".join([message, *frames])
     if place is not None:
         line, column = place
         message = f"{order.filename}:{line}:{column}: {message}"
         details |= {"line": line, "column": column}
-    if stack is not None:
-        details["stack"] = stack
     return CodeFailed(RunError(kind=kind, message=message, details=details))
+
+
+def _with_hint(message: str) -> str:
+    """Say what to do about a global that other places have and this one has not."""
+    missing = re.fullmatch(r"ReferenceError: (\w+) is not defined", message)
+    hint = _HINTS.get(missing[1]) if missing else None
+    return f"{message} ({hint})" if hint else message
 
 
 def _user_frames(filename: str, stack: str) -> list[str]:
@@ -115,6 +132,14 @@ def _place(filename: str, frame: str) -> tuple[int, int] | None:
 
 def _limited(kind: ErrorKind, message: str, details: JSONObject) -> CodeFailed:
     return CodeFailed(RunError(kind=kind, message=message, details=details))
+
+
+def _returned(order: CodeOrder, text: str) -> CodeOutcome:
+    try:
+        return CodeReturned(_read(text))
+    except ValueError as problem:
+        message = f"what {order.filename} returned can't be read back as JSON ({problem}); is it nested too deeply?"
+        return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
 
 
 def _read(text: str) -> Any:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, OnLog
 from workers.sandboxes.v8_host import V8Host
 from workers.sandboxes.v8_outcome import internal_error, lost, memory_exceeded, timed_out
 
-#: Times that a run is started among others; after that it runs alone, where nobody else can end its host.
-MOST_STARTS = 3
+#: Times that a run is started among others, whoever ended its host; after that it runs alone.
+MOST_STARTS = 4
 #: Memory in MB that a host may have beyond twice what its runs may use: V8 notices that a heap is too big only at its
 #: next full collection, and native memory (ICU, regular expressions) not at all.
 SPARE_MB = 512
+
+
+class Ward(IntEnum):
+    """Who shares a host. A run moves one up each time that its host dies and it may have been the reason."""
+
+    EVERYONE = 0
+    #: Most deaths are nobody's fault, so suspects start again together, and at once.
+    SUSPECTS = 1
+    #: Whoever is alone in a host that dies is guilty.
+    ALONE = 2
 
 
 class Death(Enum):
@@ -40,6 +51,7 @@ class Flight:
     line: bytes
     on_log: OnLog
     outcome: asyncio.Future[CodeOutcome]
+    ward: Ward = Ward.EVERYONE
     starts: int = 0
     #: When the host is killed if the run has not left it, in the loop's time.
     overdue_at: float = 0.0
@@ -69,8 +81,7 @@ class Seat:
     """A host and the runs in it."""
 
     host: V8Host
-    #: For one suspect at a time.
-    alone: bool
+    ward: Ward
     flights: dict[int, Flight] = field(default_factory=dict)
     #: The last run that it was given.
     used: int = 0
@@ -93,26 +104,26 @@ class Verdict:
     """What becomes of the runs of a dead host."""
 
     guilty: list[tuple[Flight, CodeFailed]]
-    #: Innocent: start again.
-    again: list[Flight]
-    #: One of these did it: start each again, alone.
-    suspects: list[Flight]
+    #: Start again, each in its ward.
+    again: list[tuple[Flight, Ward]]
 
 
 def judge(seat: Seat) -> Verdict:
-    """Decide who was guilty of the death of this host."""
+    """Decide who was guilty of the death of this host, and where the others start again."""
     flights = [flight for flight in seat.flights.values() if not flight.outcome.done()]
-    if seat.death is Death.STUCK:
-        return Verdict(
-            guilty=[],
-            again=[flight for flight in flights if flight.starts < MOST_STARTS],
-            suspects=[flight for flight in flights if flight.starts >= MOST_STARTS],
-        )
-    # One that was alone by chance may only have been there when someone else killed the host.
-    certain = seat.alone or (seat.death is not Death.UNKNOWN and len(seat.flights) == 1)
-    if certain:
-        return Verdict(guilty=[(flight, _sentence(flight.order, seat)) for flight in flights], again=[], suspects=[])
-    return Verdict(guilty=[], again=[], suspects=flights)
+    # One that was there without others by chance may only have been there when someone else killed the host.
+    alone = seat.ward is Ward.ALONE or (len(seat.flights) == 1 and seat.death is not Death.UNKNOWN)
+    if alone and seat.death is not Death.STUCK:
+        return Verdict(guilty=[(flight, _sentence(flight.order, seat)) for flight in flights], again=[])
+    return Verdict(guilty=[], again=[(flight, _next_ward(flight, seat.death)) for flight in flights])
+
+
+def _next_ward(flight: Flight, death: Death) -> Ward:
+    if flight.starts >= MOST_STARTS:
+        return Ward.ALONE
+    if death is Death.STUCK:
+        return flight.ward
+    return Ward(min(flight.ward + 1, Ward.ALONE))
 
 
 def _sentence(order: CodeOrder, seat: Seat) -> CodeFailed:
@@ -121,6 +132,7 @@ def _sentence(order: CodeOrder, seat: Seat) -> CodeFailed:
         return timed_out(order)
     if seat.death is Death.TOO_BIG or "out of memory" in words or "allocation failed" in words:
         return memory_exceeded(order)
-    if seat.host.exit_code == -9:
-        return lost(f"Someone killed the V8 host of {order.filename} twice, perhaps the kernel for want of memory")
-    return internal_error(f"{order.filename} crashed its V8 host twice (exit code {seat.host.exit_code})")
+    code = seat.host.exit_code
+    if code == -signal.SIGKILL:
+        return lost(f"The V8 host of {order.filename} was killed each time, perhaps by the kernel for want of memory")
+    return internal_error(f"{order.filename} crashed its V8 host each time it was tried (exit code {code})")

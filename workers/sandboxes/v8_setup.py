@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,13 +57,13 @@ def check_isolated_vm(folder: Path = HOST_FOLDER) -> None:
 def host_command(node: Path, folder: Path) -> list[str]:
     """Give the command line of a host, without its settings.
 
-    isolated-vm needs --no-node-snapshot. Node's own permissions are a second fence, for code that has already broken
-    out of its isolate: no writing, no reading elsewhere, no programs. There are no heap flags, as V8's are for the whole
-    process and would override each isolate's own limit.
+    isolated-vm needs --no-node-snapshot. The heap flag is for the host's own heap, through which inputs and results
+    pass; isolates keep to their own limits. Node's permissions are a second fence, for code that has already broken
+    out of its isolate: no writing, no reading elsewhere, no programs.
     """
     readable = (folder.resolve(), "/etc/alpine-release")  # the latter is how node-gyp-build tells musl from glibc
     fence = ["--permission", "--allow-addons", *(f"--allow-fs-read={path}" for path in readable)]
-    return [str(node), "--no-node-snapshot", "--no-warnings", *fence, "host.mjs"]
+    return [str(node), "--no-node-snapshot", "--max-old-space-size=1024", "--no-warnings", *fence, "host.mjs"]
 
 
 def explain_start(code: int, words: str) -> str:
@@ -72,7 +73,8 @@ def explain_start(code: int, words: str) -> str:
     if "No native build was found" in words or "NODE_MODULE_VERSION" in words:
         return "isolated-vm does not fit this Node or this machine: run scripts/setup again"
     lines = [line for line in words.splitlines() if line.strip()]
-    said = json.dumps(next((line for line in lines if "Error" in line), lines[-1] if lines else ""))
+    errors = [line for line in lines if re.match(r"\w*Error\b", line)]
+    said = json.dumps(next(iter(errors + lines[-1:]), ""))
     return f"The V8 host ended with code {code} before it was ready and said {said}: run scripts/setup again"
 
 

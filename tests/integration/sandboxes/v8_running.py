@@ -1,0 +1,94 @@
+"""Short ways to run code and to say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import RunError
+from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
+from workers.sandboxes.v8 import V8Pool
+
+#: Long enough for a loaded machine: tests of the time limit give their own.
+PATIENT = timedelta(seconds=60)
+SHORT = timedelta(milliseconds=300)
+
+ENDLESS = "export default () => { for (;;); }"
+#: Tells that it has begun, and then never ends.
+WAITING = "export default () => { console.log('begun'); return new Promise(() => {}); }"
+#: Takes native memory, which V8 does not count against the isolate's heap, until someone stops it.
+HOST_KILLER = """
+export default () => {
+  const kept = [], text = 'ab '.repeat(100000);
+  for (;;) kept.push(new Intl.Segmenter('en').segment(text + kept.length));
+}
+"""
+
+
+def order(
+    source: str,
+    inputs: Mapping[str, JSONValue] | None = None,
+    *,
+    timeout: timedelta = PATIENT,
+    memory_mb: int = 64,
+    max_output_bytes: int = 1_000_000,
+    filename: str = "code.js",
+) -> CodeOrder:
+    return CodeOrder(
+        source=source,
+        inputs=inputs or {},
+        app="shop",
+        timeout=timeout,
+        memory_mb=memory_mb,
+        max_output_bytes=max_output_bytes,
+        filename=filename,
+    )
+
+
+class Heard:
+    """Keeps what code logged, and lets a test wait for a line."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, level: str, message: str) -> None:
+        self.lines.append((level, message))
+        self._news.set()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        while not true():
+            self._news.clear()
+            await self._news.wait()
+
+
+async def run(pool: V8Pool, wanted: CodeOrder) -> CodeOutcome:
+    return await pool.run(wanted, lambda level, message: None)
+
+
+async def value_of(pool: V8Pool, source: str, inputs: Mapping[str, JSONValue] | None = None) -> JSONValue:
+    outcome = await run(pool, order(source, inputs))
+    assert isinstance(outcome, CodeReturned), outcome
+    return outcome.value
+
+
+async def error_of(pool: V8Pool, wanted: CodeOrder | str) -> RunError:
+    outcome = await run(pool, order(wanted) if isinstance(wanted, str) else wanted)
+    assert isinstance(outcome, CodeFailed), outcome
+    return outcome.error
+
+
+def details(error: RunError) -> JSONObject:
+    assert error.details is not None
+    return error.details
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process is there and not merely waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
