@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import select
@@ -19,6 +19,9 @@ from schemas.job import Job
 
 log = structlog.get_logger()
 
+#: How long receipts gather before they are written. Well under the grace after which the relay sends a job again, and
+#: late enough that the write does not meet the worker's claim of the same run: SQLite takes one writer at a time.
+RECEIPT_LINGER = timedelta(milliseconds=100)
 #: Jobs that the relay sends in one go.
 RELAY_BATCH = 500
 
@@ -30,7 +33,8 @@ class Publisher:
         self._queue = queue
         self._writer = writer
         self._jobs: Coalescer[Job, None] = Coalescer(self._send, most=500)
-        self._receipts: set[asyncio.Task[None]] = set()
+        self._sent: list[Job] = []
+        self._noting: asyncio.Task[None] | None = None
 
     def publish_soon(self, jobs: Sequence[Job]) -> None:
         """Publish without being waited for. What fails stays in the outbox, and the relay sends it."""
@@ -40,8 +44,8 @@ class Publisher:
     async def settle(self) -> None:
         """Wait until everything asked for has been sent, and noted as sent."""
         await self._jobs.settle()
-        if self._receipts:
-            await asyncio.wait(self._receipts)
+        if self._noting is not None:
+            await asyncio.wait([self._noting])
 
     async def _send(self, jobs: Sequence[Job]) -> Sequence[None]:
         try:
@@ -49,18 +53,21 @@ class Publisher:
         except FloError as error:
             log.warning("outbox.left", jobs=len(jobs), error=str(error))
         else:
-            # The receipt must not hold up the next publish.
-            receipt = asyncio.create_task(self._note(jobs), name="outbox receipt")
-            self._receipts.add(receipt)
-            receipt.add_done_callback(self._receipts.discard)
+            self._sent.extend(jobs)
+            if self._noting is None:
+                self._noting = asyncio.create_task(self._note(), name="outbox receipts")
         return [None] * len(jobs)
 
-    async def _note(self, jobs: Sequence[Job]) -> None:
-        try:
-            await self._writer.published(jobs)
-        except FloError as error:
-            # They are published once more by the relay: a doubled hint, which claims drop.
-            log.warning("outbox.receipt_lost", jobs=len(jobs), error=str(error))
+    async def _note(self) -> None:
+        while self._sent:
+            await asyncio.sleep(RECEIPT_LINGER.total_seconds())
+            jobs, self._sent = self._sent, []
+            try:
+                await self._writer.published(jobs)
+            except FloError as error:
+                # They are published once more by the relay: a doubled hint, which claims drop.
+                log.warning("outbox.receipt_lost", jobs=len(jobs), error=str(error))
+        self._noting = None
 
 
 async def relay_due(store: Store, queue: Queue, *, now: datetime | None = None) -> int:

@@ -48,6 +48,9 @@ def stamp(key):
     redis.Redis.from_url(os.environ["REDIS_URL"]).rpush(key, time.time())
 """
 
+#: Asks /invoke to answer once, at the end, instead of streaming.
+WAIT = {"Accept": "application/json"}
+
 NO_OP = {"name": "noop", "nodes": [{"id": "say", "node_type": "debug.log", "config": {"message": "hi"}}]}
 
 
@@ -55,7 +58,9 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--runs", type=int, default=3000, help="runs and tasks to drain (default: %(default)s)")
     options.add_argument("--idle", type=int, default=200, help="idle invokes to time (default: %(default)s)")
-    options.add_argument("--rounds", type=int, default=3, help="rounds, alternating; medians count (default: %(default)s)")
+    options.add_argument(
+        "--rounds", type=int, default=3, help="rounds, alternating; medians count (default: %(default)s)"
+    )
     given = options.parse_args()
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flo-bench-")))
@@ -154,9 +159,12 @@ class Bench:
         with self.client() as client:
             while True:
                 still = client.get("/api/v1/runs", params={"app": "bench", "status": "queued", "limit": 1}).json()
-                if not still["items"] and not client.get(
-                    "/api/v1/runs", params={"app": "bench", "status": "running", "limit": 1}
-                ).json()["items"]:
+                if (
+                    not still["items"]
+                    and not client.get("/api/v1/runs", params={"app": "bench", "status": "running", "limit": 1}).json()[
+                        "items"
+                    ]
+                ):
                     break
                 time.sleep(0.1)
             assert client.get(f"/api/v1/runs/{last}").json()["status"] == "succeeded"
@@ -165,7 +173,8 @@ class Bench:
         with sqlite3.connect(self.home / "flo.db") as sql:
             marks = ",".join("?" * min(wanted, 30_000))
             first, end, done = sql.execute(
-                f"SELECT min(started_at), max(finished_at), count(*) FROM runs WHERE status = 'succeeded' AND id IN ({marks})",
+                "SELECT min(started_at), max(finished_at), count(*) FROM runs "
+                f"WHERE status = 'succeeded' AND id IN ({marks})",
                 ids[:30_000],
             ).fetchone()
         assert done == wanted, f"{done} of {wanted} succeeded"
@@ -177,6 +186,9 @@ class Bench:
 
         sent: dict[str, float] = {}
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=self.headers()) as client:
+            # The first run waits for the worker to be up.
+            first = await client.post("/api/v1/apps/bench/events/go/invoke", json={}, headers=WAIT, timeout=60)
+            assert first.json()["status"] == "succeeded", first.text
             for _ in range(count):
                 at = time.time()
                 answer = await client.post("/api/v1/apps/bench/events/go/invoke/async", json={"payload": {}})
@@ -216,6 +228,8 @@ class Bench:
 
         waited = []
         with self.celery_worker("threads", 10):
+            bare_app.stamp.delay("stamps")
+            self.redis.blpop("stamps")
             for number in range(count):
                 at = time.time()
                 bare_app.stamp.delay("stamps")
@@ -293,7 +307,8 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
+    python, day = platform.python_version(), datetime.now(UTC).date()
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {python}, {day}"
 
 
 def show(figures: dict[str, Any]) -> None:
