@@ -36,9 +36,16 @@ class FloClient:
     this home (FLO_HOME, else `.flo` in this folder).
     """
 
-    def __init__(self, url: str | None = None, *, key: str | None = None, app: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        app: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.url, headers, self.app = _where(url, key, app)
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=_TIMEOUT, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -182,9 +189,16 @@ class FloClient:
 class AsyncFloClient:
     """A Flo server, for programs on an event loop; as FloClient otherwise."""
 
-    def __init__(self, url: str | None = None, *, key: str | None = None, app: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        key: str | None = None,
+        app: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.url, headers, self.app = _where(url, key, app)
-        self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=_TIMEOUT)
+        self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=_TIMEOUT, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
