@@ -6,7 +6,9 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from starlette import types
 from starlette.responses import Response
+from starlette.routing import Route
 
 from scheduler.auth import Scope
 from scheduler.following import event_stream, last_event
@@ -85,13 +87,25 @@ async def invoke_async(
     return await accept(request, app, event, idempotency_key)
 
 
-async def accept_fast(request: Request) -> Response:
-    """Do what `invoke_async` does, as a plain Starlette route: FastAPI's own part would take a third of its time."""
+async def _accept_fast(request: Request) -> Response:
     params = request.path_params
     return await accept(request, params["app"], params["event"], request.headers.get("idempotency-key"))
 
 
+class FastRoute(Route):
+    """`invoke_async` as a plain Starlette route: FastAPI's own part would take a quarter of its time."""
+
+    def __init__(self) -> None:
+        path = "/api/v1/apps/{app}/events/{event}/invoke/async"
+        super().__init__(path, _accept_fast, methods=["POST"], include_in_schema=False)
+
+    async def handle(self, scope: types.Scope, receive: types.Receive, send: types.Send) -> None:
+        scope["route"] = self  # as FastAPI's routes do: the figures are kept by route
+        await super().handle(scope, receive, send)
+
+
 async def accept(request: Request, app: str, event: str, idempotency_key: str | None) -> Response:
+    """Check, write and send on a run; answer what it takes to follow it."""
     spine = spine_of(request)
     (await spine.gate.admit(request)).require(Scope.INVOKE, app=app)
     body = await read_body(request, InvokeBody)
