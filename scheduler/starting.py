@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Target, list_events
-from dispatch.store.writer import Accepted
+from dispatch.store.batch import Accepted
 from scheduler.problem import Gone
 from scheduler.spine import Spine
 from schemas.errors import Conflict, Invalid, NotFound, Problem, Refused

@@ -1,0 +1,379 @@
+"""What one transaction of the writer does: each kind of operation in one statement, whatever their number.
+
+Every function takes its operations with their places in the batch, and puts an answer, or an exception, there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from dispatch.claims import Claim, LostClaim
+from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
+from schemas.errors import Conflict
+from schemas.job import Job
+from schemas.json import JSONObject
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.run import EventType, Happening, RunEvent, RunStatus, status_of
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The run that answers a request; `created` is false when an idempotency key led to an earlier one."""
+
+    run_id: str
+    created: bool
+    job: Job | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    new: NewRun
+    tracked_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    run_id: str
+    owner: str
+    executor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    claim: Claim
+    events: Sequence[RunEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    claim: Claim
+    events: Sequence[RunEvent]
+    outcome: Outcome
+    last_seq: int
+
+
+Operation: TypeAlias = Accept | Published | Take | Append | Record
+Answers: TypeAlias = dict[int, Any]
+
+
+def write_batch(
+    connection: Connection, *, operations: Sequence[Operation], again: bool
+) -> tuple[list[Any], list[RunEvent]]:
+    """Do all operations in the connection's transaction; give their answers, in order, and the events written.
+
+    `again` says that an earlier try at this batch may have been committed without the answer arriving.
+    """
+    answers: Answers = {}
+    told: list[RunEvent] = []
+    _accept(connection, _of(Accept, operations), answers, again=again)
+    _publish(connection, _of(Published, operations))
+    _take(connection, _of(Take, operations), answers)
+    _append(connection, _of(Append, operations), _of(Record, operations), answers, told)
+    return [answers.get(index) for index in range(len(operations))], told
+
+
+_Kind = TypeVar("_Kind", Accept, Published, Take, Append, Record)
+
+
+def _of(kind: type[_Kind], operations: Sequence[Operation]) -> list[tuple[int, _Kind]]:
+    return [(index, operation) for index, operation in enumerate(operations) if isinstance(operation, kind)]
+
+
+def _accept(connection: Connection, asked: list[tuple[int, Accept]], answers: Answers, *, again: bool) -> None:
+    if not asked:
+        return
+    if again:
+        # The connection may have gone after the commit and before its receipt: then these rows are already there.
+        there = set(connection.scalars(_THERE, {"ids": [one.new.id for _, one in asked]}))
+        answers.update(
+            {index: Accepted(one.new.id, True, one.new.job()) for index, one in asked if one.new.id in there}
+        )
+        asked = [(index, one) for index, one in asked if index not in answers]
+    known = _known_keys(connection, [one.new for _, one in asked])
+    fresh: list[Accept] = []
+    for index, one in asked:
+        key = (one.new.app, one.new.event, one.new.idempotency_key)
+        earlier = known.get(key) if one.new.idempotency_key is not None else None
+        if earlier is None:
+            if one.new.idempotency_key is not None:
+                known[key] = (one.new.id, one.new.request_hash)
+            fresh.append(one)
+            later = one.new.run_at is not None and one.new.run_at > datetime.now(UTC)
+            answers[index] = Accepted(one.new.id, True, None if later or one.tracked_only else one.new.job())
+        elif earlier[1] != one.new.request_hash:
+            answers[index] = Conflict(
+                f"Idempotency-Key {one.new.idempotency_key!r} came before with another request (run {earlier[0]}); "
+                "send the same request, or a new key"
+            )
+        else:
+            answers[index] = Accepted(earlier[0], False, None)
+    put_runs(connection, [one.new for one in fresh if not one.tracked_only])
+    put_runs(connection, [one.new for one in fresh if one.tracked_only], tracked_only=True)
+
+
+_THERE = select(runs.c.id).where(runs.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def _known_keys(
+    connection: Connection, new: Sequence[NewRun]
+) -> dict[tuple[str, str | None, str | None], tuple[str, str | None]]:
+    keys = [run.idempotency_key for run in new if run.idempotency_key is not None]
+    if not keys:
+        return {}
+    found = connection.execute(
+        select(runs.c.app, runs.c.event, runs.c.idempotency_key, runs.c.id, runs.c.request_hash).where(
+            runs.c.app.in_({run.app for run in new}), runs.c.idempotency_key.in_(keys)
+        )
+    )
+    return {(row.app, row.event, row.idempotency_key): (row.id, row.request_hash) for row in found}
+
+
+def _publish(connection: Connection, asked: list[tuple[int, Published]]) -> None:
+    jobs = [job for _, one in asked for job in one.jobs]
+    if jobs:
+        mark_published(connection, jobs)
+
+
+_CLAIMED = (
+    runs.c.id,
+    runs.c.attempt,
+    runs.c.max_attempts,
+    runs.c.app,
+    runs.c.flow,
+    runs.c.version,
+    runs.c.event,
+    runs.c.lane,
+    runs.c.worker_group,
+    runs.c.priority,
+    runs.c.mode,
+    runs.c.backend_config,
+    runs.c.payload,
+    runs.c.last_seq,
+    runs.c.created_at,
+    runs.c.cancel_reason,
+)
+
+
+def _take(connection: Connection, asked: list[tuple[int, Take]], answers: Answers) -> None:
+    if not asked:
+        return
+    now = datetime.now(UTC)
+    first = asked[0][1]
+    ids = list(dict.fromkeys(one.run_id for _, one in asked))
+    named = {"ids": ids, "by": first.owner, "way": first.executor, "at": now}
+    taken = connection.execute(_TAKE, named)
+    claims = {row[0]: Claim(**dict(zip(_CLAIM_FIELDS, row, strict=True))) for row in taken}
+    if not claims:
+        return
+    connection.execute(
+        _INSERT_ATTEMPT,
+        [
+            {
+                "run_id": claim.run_id,
+                "attempt": claim.attempt,
+                "worker": first.owner,
+                "executor": first.executor,
+                "started_at": now,
+            }
+            for claim in claims.values()
+        ],
+    )
+    for index, one in asked:
+        # A doubled message in one batch: the first has the claim, the second finds nothing.
+        answers[index] = claims.pop(one.run_id, None)
+
+
+_INSERT_ATTEMPT = insert(attempts)
+_TAKE = (
+    update(runs)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued")
+    .values(
+        status="running",
+        attempt=runs.c.attempt + 1,
+        owner=bindparam("by"),
+        executor=func.coalesce(runs.c.mode, bindparam("way")),
+        started_at=bindparam("at"),
+    )
+    .returning(*_CLAIMED)
+)
+_CLAIM_FIELDS = ("run_id", *(column.name for column in _CLAIMED[1:]))
+
+
+def _append(
+    connection: Connection,
+    appended: list[tuple[int, Append]],
+    recorded: list[tuple[int, Record]],
+    answers: Answers,
+    told: list[RunEvent],
+) -> None:
+    asked: list[tuple[int, Append | Record]] = [*appended, *recorded]
+    if not asked:
+        return
+    held = _held(connection, [one.claim for _, one in asked])
+    events: list[RunEvent] = []
+    for index, one in asked:
+        if one.claim.run_id in held and held[one.claim.run_id] == one.claim.attempt:
+            events.extend(one.events)
+        else:
+            answers[index] = LostClaim(one.claim.run_id)
+    ends = [(index, one) for index, one in recorded if index not in answers]
+    events.extend(_end(connection, ends, answers))
+    if events:
+        connection.execute(_INSERT_EVENT, [_event_row(event) for event in events])
+    still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
+        one.claim.run_id for _, one in ends
+    }
+    newest = {event.run_id: event.seq for event in events if event.run_id in still_open}
+    if newest:
+        connection.execute(_ADVANCE, [{"run": run, "seq": seq} for run, seq in newest.items()])
+    told.extend(events)
+
+
+def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, int]:
+    """Read, and lock, which of these runs are still running, and at which attempt."""
+    ids = list({claim.run_id for claim in claims})
+    return {row.id: row.attempt for row in connection.execute(_HELD, {"ids": ids})}
+
+
+_INSERT_EVENT = insert(run_events)
+_ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
+_HELD = (
+    select(runs.c.id, runs.c.attempt)
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "running")
+    .order_by(runs.c.id)
+    .with_for_update()
+)
+
+
+def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answers) -> list[RunEvent]:
+    if not ends:
+        return []
+    now = datetime.now(UTC)
+    last_events: list[RunEvent] = []
+    run_rows, attempt_rows, messages = [], [], []
+    for index, one in ends:
+        claim = one.claim
+        status, result, error = _verdict(claim, one.outcome)
+        seq = one.last_seq + 1
+        again = status is RunStatus.QUEUED
+        last_events.append(RunEvent(claim.run_id, seq, _last_word(claim, status, result, error, now)))
+        run_rows.append(
+            {
+                "run": claim.run_id,
+                "to": str(status),
+                "said": result,
+                "failure": error.model_dump(mode="json") if error and not again else None,
+                "seq": seq,
+                "over": None if again else now,
+            }
+        )
+        attempt_rows.append(
+            {
+                "run": claim.run_id,
+                "number": claim.attempt,
+                "over": now,
+                "how": "retry" if again else str(status),
+                "why": error.message if error else None,
+            }
+        )
+        if again and isinstance(one.outcome, Retry):
+            job = _next_job(claim)
+            messages.append(
+                {
+                    "run_id": claim.run_id,
+                    "attempt": job.attempt,
+                    "job": job.model_dump(mode="json"),
+                    "due_at": now + one.outcome.after,
+                }
+            )
+        answers[index] = status
+    connection.execute(_FINISH_RUN, run_rows)
+    connection.execute(_FINISH_ATTEMPT, attempt_rows)
+    if messages:
+        connection.execute(insert(outbox), messages)
+    return last_events
+
+
+_FINISH_RUN = (
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values(
+        status=bindparam("to"),
+        result=bindparam("said"),
+        error=bindparam("failure"),
+        last_seq=bindparam("seq"),
+        finished_at=bindparam("over"),
+        owner=None,
+    )
+)
+_FINISH_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number"))
+    .values(outcome=bindparam("how"), reason=bindparam("why"), finished_at=bindparam("over"))
+)
+
+
+def _verdict(claim: Claim, outcome: Outcome) -> tuple[RunStatus, Any, RunError | None]:
+    match outcome:
+        case Succeeded(result=result):
+            return RunStatus.SUCCEEDED, result, None
+        case Failed(error=error):
+            return status_of(error), None, error
+        case Cancelled(reason=reason):
+            return RunStatus.CANCELLED, None, RunError(kind=ErrorKind.CANCELLED, message=reason)
+        case Retry(reason=reason):
+            error = RunError(kind=ErrorKind.LOST, message=reason)
+            if claim.attempt < claim.max_attempts:
+                return RunStatus.QUEUED, None, error
+            return RunStatus.DEAD, None, given_up(claim.attempt, reason)
+
+
+def _last_word(claim: Claim, status: RunStatus, result: Any, error: RunError | None, now: datetime) -> Happening:
+    if status is RunStatus.QUEUED:
+        queued: JSONObject = {
+            "lane": _next_job(claim).queue,
+            "attempt": claim.attempt + 1,
+            "reason": error.message if error else None,
+        }
+        return Happening(EventType.RUN_QUEUED, queued, None, now)
+    ended: JSONObject = {
+        "status": str(status),
+        "result": result,
+        "error": error.model_dump(mode="json") if error else None,
+    }
+    return Happening(EventType.RUN_COMPLETED, ended, None, now)
+
+
+def _next_job(claim: Claim) -> Job:
+    return Job.model_validate(
+        {
+            "kind": claim.lane,
+            "run_id": claim.run_id,
+            "app": claim.app,
+            "attempt": claim.attempt + 1,
+            "priority": claim.priority,
+            "group": claim.worker_group,
+        }
+    )
+
+
+def _event_row(event: RunEvent) -> dict[str, Any]:
+    said = event.happening
+    return {
+        "run_id": event.run_id,
+        "seq": event.seq,
+        "type": said.type,
+        "node_id": said.node_id,
+        "time": said.time,
+        "data": said.data,
+    }
