@@ -135,9 +135,10 @@ class Cron:
 
     def _next_wall(self, wall: datetime) -> datetime | None:
         try:
-            return next(CronSim(self.expression, wall))
+            found: datetime = next(CronSim(self.expression, wall))
         except (StopIteration, OverflowError):
             return None
+        return found
 
 
 @dataclass(frozen=True, slots=True)

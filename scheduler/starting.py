@@ -9,9 +9,9 @@ from typing import Annotated
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SkipValidation
 
+from dispatch.store.batch import Accepted
 from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Target, list_events
-from dispatch.store.batch import Accepted
 from scheduler.problem import Gone
 from scheduler.spine import Spine
 from schemas.errors import Conflict, Invalid, NotFound, Problem, Refused
