@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypeAlias, TypedDict
 
-#: A user's own JSON.
-JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None
+#: A user's own JSON; covariant, so that a `dict[str, str]` is one too.
+JSONValue: TypeAlias = bool | int | float | str | Sequence["JSONValue"] | Mapping[str, "JSONValue"] | None
 
 #: The states in which a run is not over yet.
 LIVE = frozenset({"queued", "running", "waiting"})

@@ -41,6 +41,7 @@ def dev(
     preflight.require_programs(redis=redis_url is None)
     if redis_url is not None:
         preflight.require_redis(redis_url)
+    preflight.require_different(port, None if no_flower else flower_port, redis_port)
     choices = Choices(
         home=Home.of(os.environ) if home is None else Home(home.absolute()),
         port=preflight.require_port(port, "--port"),

@@ -68,6 +68,14 @@ def require_port(port: int, option: str) -> int:
         return taken
 
 
+def require_different(*ports: int | None) -> None:
+    """Raise Mistake when one port is asked for twice; 0 (any free one) may be."""
+    asked = [port for port in ports if port]
+    for port in asked:
+        if asked.count(port) > 1:
+            raise Mistake(f"port {port} is asked for twice: choose another with --port, --flower-port or --redis-port")
+
+
 def require_redis(url: str) -> None:
     """Raise Mistake when nothing listens where REDIS_URL points."""
     parts = urlsplit(url)
