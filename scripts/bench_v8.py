@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -97,14 +98,16 @@ async def run_once(pool: V8Pool) -> float:
 async def measure_saturated(pool: V8Pool, concurrency: int, seconds: float) -> dict[str, float]:
     """Keep `concurrency` runs in the pool at all times."""
     times: list[float] = []
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), time.process_time()
 
     async def keep_running() -> None:
         while time.perf_counter() - started < seconds:
             times.append(await run_once(pool))
 
     await asyncio.gather(*(keep_running() for _ in range(concurrency)))
-    return {"runs_per_s": round(len(times) / (time.perf_counter() - started), 1), **quantiles(times)}
+    elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu_before
+    worker = {"worker_cpu_ms_per_run": round(cpu / len(times) * 1000, 3)}
+    return {"runs_per_s": round(len(times) / elapsed, 1), **quantiles(times), **worker}
 
 
 async def measure_idle(pool: V8Pool, runs: int) -> dict[str, float]:
@@ -116,30 +119,35 @@ async def measure_idle(pool: V8Pool, runs: int) -> dict[str, float]:
     return quantiles(times)
 
 
+def median(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(row[name] for row in rows), 3) for name in rows[0]}
+
+
 async def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure raw and pool in turns, as other work on the machine may come and go; tell the median of each."""
     cores = len(os.sched_getaffinity(0))
-    seconds = arguments.seconds
-    figures = {
-        "raw_one_process": measure_raw(1, seconds),
-        "raw_process_per_core": measure_raw(cores, seconds),
-    }
+    raw, saturated = [], []
     async with V8Pool(hosts=arguments.hosts, slots=arguments.slots, warm_memory_mb=MEMORY_MB) as pool:
         await measure_saturated(pool, arguments.concurrency, 0.5)
-        await asyncio.sleep(0.5)
-        figures["pool_idle"] = await measure_idle(pool, 150)
-        figures["pool_saturated"] = await measure_saturated(pool, arguments.concurrency, seconds)
-    # Again, as other work on the machine may have come or gone meanwhile.
-    again = measure_raw(cores, seconds)
-    figures["raw_process_per_core_after"] = again
-    raw = (figures["raw_process_per_core"]["runs_per_s"] + again["runs_per_s"]) / 2
-    figures["pool_saturated"]["ratio_to_raw"] = round(figures["pool_saturated"]["runs_per_s"] / raw, 3)
-    return figures
+        idle = await measure_idle(pool, 200)
+        alone = measure_raw(1, arguments.seconds)
+        for _ in range(arguments.rounds):
+            raw.append(measure_raw(cores, arguments.seconds))
+            saturated.append(await measure_saturated(pool, arguments.concurrency, arguments.seconds))
+            saturated[-1]["ratio_to_raw"] = saturated[-1]["runs_per_s"] / raw[-1]["runs_per_s"]
+    return {
+        "raw_one_process": alone,
+        "raw_process_per_core": median(raw),
+        "pool_saturated": median(saturated),
+        "pool_idle": idle,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print only the JSON line")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of raw and pool")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--hosts", type=int, default=0, help="0: one per core")
     parser.add_argument("--slots", type=int, default=32, help="runs at once in one host")

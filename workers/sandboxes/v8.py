@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json as stdlib_json
 import mmap
 import os
 from collections import deque
@@ -305,7 +306,11 @@ def _order_line(number: int, order: CodeOrder) -> bytes:
         "memory_mb": order.memory_mb,
         "max_output_bytes": order.max_output_bytes,
     }
-    return orjson.dumps(message) + b"\n"
+    try:
+        return orjson.dumps(message) + b"\n"
+    except TypeError:
+        # Half a surrogate pair: UTF-8 can't carry it, but an escape can.
+        return stdlib_json.dumps(message).encode() + b"\n"
 
 
 def _resident_mb(pid: int) -> float:

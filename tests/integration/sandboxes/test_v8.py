@@ -79,6 +79,11 @@ async def test_half_a_surrogate_pair_becomes_a_replacement_character(pool: V8Poo
     assert await value_of(pool, "export default () => '🎈'.slice(0, 1) + '🎈'") == "\ufffd🎈"
 
 
+async def test_half_a_surrogate_pair_in_code_and_inputs_does_no_harm(pool: V8Pool) -> None:
+    source = "/* \ud83c */ export default ({text}) => text.charCodeAt(0)"
+    assert await value_of(pool, source, {"text": "\ud83c"}) == 0xD83C
+
+
 async def test_a_large_input_arrives_whole(pool: V8Pool) -> None:
     assert await value_of(pool, "export default ({text}) => text.length", {"text": "x" * 3_000_000}) == 3_000_000
 
@@ -92,6 +97,25 @@ async def test_timers_repeat_and_can_be_cleared(pool: V8Pool) -> None:
     })
     """
     assert await value_of(pool, source) == 3
+
+
+async def test_timers_fire_in_the_order_in_which_they_are_due_with_promises_in_between(pool: V8Pool) -> None:
+    source = """
+    export default () => new Promise((ok) => {
+      const said = [];
+      const say = (text) => { said.push(text); Promise.resolve().then(() => said.push(`${text} then`)) };
+      setTimeout(say, 3, 'b');
+      setTimeout(say, 1, 'a');
+      setTimeout(say, 3, 'c');
+      setTimeout(() => ok(said), 5);
+    })
+    """
+    assert await value_of(pool, source) == ["a", "a then", "b", "b then", "c", "c then"]
+
+
+async def test_more_timers_than_allowed_are_refused(pool: V8Pool) -> None:
+    error = await error_of(pool, "export default () => { for (;;) setTimeout(() => {}, 1e6) }")
+    assert error.message == "code.js:1:33: Error: At most 1000 timers may be armed at once"
 
 
 async def test_two_hundred_runs_at_once_all_return_their_own(pool: V8Pool) -> None:

@@ -5,7 +5,7 @@
 // instead of methods, loops by index instead of iterators, and objects without a prototype.
 // A function in parentheses is compiled with the script and so comes out of the code cache ready to run; the others
 // are compiled when first called.
-(function bootstrap(log, startTimer, stopTimer) {
+(function bootstrap(log, wakeAfter) {
   "use strict";
   /** What one run may log and arm. Texts are measured in UTF-16 units. */
   const MOST_LINES = 1_000;
@@ -19,6 +19,7 @@
   const { slice, split } = String.prototype;
   const { isError } = Error;
   const { then } = Promise.prototype;
+  const { now } = Date;
   const [TextOf, NumberOf, ErrorOf, PromiseOf] = [String, Number, Error, Promise];
   const settled = PromiseOf.resolve();
 
@@ -73,35 +74,59 @@
   });
 
   // ---- timers -----------------------------------------------------------------------------------------------
+  // All timers are kept here. The host keeps one of its own, for the next one due, so that no number of timers here
+  // costs much there.
   const timers = { __proto__: null };
   let timersArmed = 0;
   let lastTimer = 0;
+  let wakesAt = Infinity;
+  let turn;
+  /** The time at which this turn of user code first asked, so that timers armed together fire in order of delay. */
+  const turnTime = () => {
+    if (turn === undefined) {
+      turn = now();
+      apply(then, settled, [() => (turn = undefined)]);
+    }
+    return turn;
+  };
   const arm = (callback, delay, values, repeats) => {
     if (typeof callback !== "function") throw new ErrorOf(`A timer needs a function, not ${describe(callback)}`);
     if (timersArmed >= MOST_TIMERS) throw new ErrorOf(`At most ${MOST_TIMERS} timers may be armed at once`);
     const wait = NumberOf(delay) > 1 ? NumberOf(delay) : 1;
     const id = ++lastTimer;
-    timers[id] = { __proto__: null, callback, values, wait, repeats };
+    timers[id] = { __proto__: null, callback, values, wait, repeats, due: turnTime() + wait };
     timersArmed += 1;
-    startTimer(id, wait);
+    wakeBy(timers[id].due);
     return id;
   };
   const disarm = (id) => {
     if (typeof id !== "number" || timers[id] === undefined) return;
     delete timers[id];
     timersArmed -= 1;
-    stopTimer(id);
   };
-  const fire = (id) => {
-    const timer = timers[id];
-    if (timer === undefined) return;
-    if (timer.repeats) {
-      startTimer(id, timer.wait);
-    } else {
-      delete timers[id];
-      timersArmed -= 1;
+  const wakeBy = (due) => {
+    if (due >= wakesAt) return;
+    wakesAt = due;
+    const wait = due - now();
+    wakeAfter(wait > 1 ? wait : 1);
+  };
+  const nextTimer = () => {
+    let next;
+    for (const id in timers) if (next === undefined || timers[id].due < timers[next].due) next = id;
+    return next;
+  };
+  /** Fires the timers that are due, with a turn for promises after each. */
+  const wake = async () => {
+    wakesAt = Infinity;
+    let id = nextTimer();
+    for (; id !== undefined && timers[id].due <= now(); id = nextTimer()) {
+      const { callback, values, wait, repeats } = timers[id];
+      if (repeats) timers[id].due = now() + wait;
+      else disarm(+id);
+      apply(callback, undefined, values);
+      await settled;
     }
-    apply(timer.callback, undefined, timer.values);
+    if (id !== undefined) wakeBy(timers[id].due);
   };
   define("setTimeout", (callback, delay, ...values) => arm(callback, delay, values, false));
   define("setInterval", (callback, delay, ...values) => arm(callback, delay, values, true));
@@ -218,7 +243,7 @@
 
   return ((order, first, second) => {
     if (order === "run") return run(first, second);
-    if (order === "timer") return fire(first);
+    if (order === "wake") return void wake();
     common = prepareCommon();
     return undefined;
   });

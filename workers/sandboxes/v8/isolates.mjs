@@ -28,9 +28,8 @@ export function fresh(memoryMb) {
     .compileScriptSync(BOOTSTRAP, { filename: FILENAME, cachedData: CACHED })
     .runSync(cell.context, { reference: true });
   const log = new ivm.Callback((level, text) => cell.job?.log(level, text), { ignored: true });
-  const startTimer = new ivm.Callback((id, delay) => cell.job?.startTimer(id, delay));
-  const stopTimer = new ivm.Callback((id) => cell.job?.stopTimer(id));
-  cell.host = bootstrap.applySync(undefined, [log, startTimer, stopTimer], { result: { reference: true } });
+  const wakeAfter = new ivm.Callback((delay) => cell.job?.wakeAfter(delay));
+  cell.host = bootstrap.applySync(undefined, [log, wakeAfter], { result: { reference: true } });
   cell.entry = cell.isolate.compileModuleSync(ENTRY, { filename: "flo:entry" });
   return cell;
 }

@@ -6,14 +6,13 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 /** Bounds that the bootstrap keeps too, in case user code ever gets hold of a callback. */
 const MOST_MESSAGES = 2_000;
 const LONGEST_MESSAGE = 20_000;
-const MOST_TIMERS = 2_000;
 
 export class Job {
   #order;
   #send;
   #cell;
   #deadline;
-  #timers = new Map();
+  #wake;
   #messages = 0;
   #over = false;
   #lost = false;
@@ -78,8 +77,7 @@ export class Job {
   #end() {
     this.#over = true;
     clearTimeout(this.#deadline);
-    for (const timer of this.#timers.values()) clearTimeout(timer);
-    this.#timers.clear();
+    clearTimeout(this.#wake);
   }
 
   /** V8 gave the isolate up: its thread sleeps for ever, so this process must be replaced. */
@@ -94,17 +92,12 @@ export class Job {
     this.#send({ type: "log", id: this.#order.id, level: String(level), text: String(text).slice(0, LONGEST_MESSAGE) });
   }
 
-  startTimer(id, delay) {
-    if (this.#over || !(delay <= LONGEST_DELAY) || this.#timers.size >= MOST_TIMERS) return;
-    const fire = () => {
-      this.#timers.delete(id);
-      this.#cell.host.apply(undefined, ["timer", id]).catch((problem) => this.#fail(problem));
-    };
-    this.#timers.set(id, setTimeout(fire, delay));
-  }
-
-  stopTimer(id) {
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
+  /** Wakes the isolate's timers after so many milliseconds, instead of when was asked before. */
+  wakeAfter(delay) {
+    clearTimeout(this.#wake);
+    if (this.#over || !(delay <= LONGEST_DELAY)) return;
+    this.#wake = setTimeout(() => {
+      this.#cell.host.apply(undefined, ["wake"]).catch((problem) => this.#fail(problem));
+    }, delay);
   }
 }

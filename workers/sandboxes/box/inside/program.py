@@ -1,0 +1,36 @@
+"""Become the user's program: run a command, a Python main, or an entry that the zygote has imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from .task import Task
+
+#: What a shell answers when a command is not there, or can't be run.
+_NOT_FOUND, _NOT_RUNNABLE = 127, 126
+
+
+def run(task: Task, *, has_extra: bool) -> NoReturn:
+    if has_extra:
+        os.set_inheritable(task.extra_fd, not task.source)
+    os.environ.clear()
+    os.environ.update(task.env)
+    if task.argv:
+        _execute(task)
+    from . import python
+
+    python.run(task)
+
+
+def _execute(task: Task) -> NoReturn:
+    name = task.argv[0]
+    try:
+        os.execvpe(name, task.argv, task.env)
+    except OSError as problem:
+        found = not isinstance(problem, (FileNotFoundError, NotADirectoryError))
+        os.write(2, f"flo: {name}: {problem.strerror}\n".encode())
+        os._exit(_NOT_RUNNABLE if found else _NOT_FOUND)
+    finally:
+        sys.exit(_NOT_RUNNABLE)
