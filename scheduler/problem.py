@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from schemas.errors import Conflict, FloError, Invalid, NotFound, Problem, Refused, Unavailable
 from schemas.json import dumps
@@ -172,8 +173,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
         case HTTPStatus.NOT_FOUND:
             detail = f"there is no {request.method} {request.url.path}; /docs lists every route"
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "")
-            detail = f"{request.url.path} does not know {request.method}; allowed: {allowed or 'see /docs'}"
+            allowed = _methods_at(request) or (error.headers or {}).get("Allow", "")
+            detail = f"{request.url.path} does not know {request.method}; allowed: {allowed}"
+            return problem_response(error.status_code, detail, headers={"Allow": allowed})
         case _:
             detail = str(error.detail)
     return problem_response(error.status_code, detail, headers=error.headers)
+
+
+def _methods_at(request: Request) -> str:
+    """List the methods of every route on this path; the router itself names only the first one's."""
+    paths = request.app.openapi()["paths"].items()
+    here = [operations for path, operations in paths if compile_path(path)[0].match(request.url.path)]
+    return ", ".join(sorted({method.upper() for operations in here for method in operations}))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SkipValidation, WithJsonSchema
 
 from dispatch.store.batch import Accepted
 from dispatch.store.runs import NewRun
@@ -38,6 +38,9 @@ def _known_mode(mode: str) -> str:
     return mode
 
 
+Mode = Annotated[str, AfterValidator(_known_mode), WithJsonSchema({"type": "string", "enum": list(MODES)})]
+
+
 class InvokeBody(BaseModel):
     """How to run a flow now; every field may be left out."""
 
@@ -48,9 +51,7 @@ class InvokeBody(BaseModel):
     #: What the roots of the flow get. Parsed from JSON already, so not walked through once more.
     payload: SkipValidation[JSONValue] = Field(default_factory=dict)
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="a pushed version; else the event's own")
-    mode: Annotated[str, AfterValidator(_known_mode)] | None = Field(
-        default=None, description="what the run is handed to; `local` only tracks it"
-    )
+    mode: Mode | None = Field(default=None, description="what the run is handed to; `local` only tracks it")
     backend_config: JSONObject | None = None
     priority: int = Field(default=5, ge=0, le=9, description="0 is the most urgent")
     run_at: AwareDatetime | None = Field(default=None, description="not before this time (with its offset from UTC)")

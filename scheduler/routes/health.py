@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -22,6 +23,9 @@ router = APIRouter(tags=["health"])
 #: Seconds within which each part must answer.
 _PATIENCE = 2.0
 
+#: No key is asked for.
+_OPEN: dict[str, Any] = {"security": []}
+
 _LIVE = ("queued", "running", "waiting")
 
 
@@ -39,7 +43,13 @@ class Readiness(BaseModel):
     broker: str
 
 
-@router.get("/healthz", summary="Is the process alive?", responses={200: {"model": Alive}}, response_model=None)
+@router.get(
+    "/healthz",
+    summary="Is the process alive?",
+    responses={200: {"model": Alive}},
+    response_model=None,
+    openapi_extra=_OPEN,
+)
 async def healthz() -> Response:
     return answer({"status": "ok"})
 
@@ -49,6 +59,7 @@ async def healthz() -> Response:
     summary="Do the database and the broker answer?",
     responses={200: {"model": Readiness}, 503: {"model": Readiness}},
     response_model=None,
+    openapi_extra=_OPEN,
 )
 async def readyz(request: Request) -> Response:
     spine = spine_of(request)
@@ -66,6 +77,7 @@ async def readyz(request: Request) -> Response:
     summary="Figures for Prometheus",
     response_model=None,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    openapi_extra=_OPEN,
 )
 async def metrics(request: Request) -> Response:
     spine = spine_of(request)

@@ -85,7 +85,8 @@ async def test_an_unknown_method_is_405_with_those_there_are(shop):
     answer = await shop.send("PATCH", PUSH)
 
     document = is_problem(answer, 405)
-    assert "PATCH" in document["detail"]
+    assert answer.headers["allow"] == "DELETE, GET, PUT"
+    assert "allowed: DELETE, GET, PUT" in document["detail"]
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,27 @@ def test_two_processes_that_start_together_share_one_home(start: Start, home: Pa
             answers.append(client.get("/api/v1/runs").status_code)
 
     assert answers == [200, 200]
+
+
+#: What every answer to any request must hold to: no failure of ours, and only what the OpenAPI document says.
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth"
+
+
+def test_answers_to_made_up_requests_are_as_the_openapi_document_says(start: Start, home: Path, redis_url: str):
+    url = url_of(start("api", "--port", "0", REDIS_URL=redis_url))
+    with client_of(url, home) as client:
+        client.put("/api/v1/apps/shop/flows/hi", json=NO_OP).raise_for_status()
+        client.put("/api/v1/apps/shop/events/hi", json={"kind": "invoke", "flow": "hi"}).raise_for_status()
+    key = (home / "api_key").read_text().strip()
+
+    found = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json",
+            "--header", f"Authorization: Bearer {key}", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing",
+            "--max-examples", "5", "--seed", "1", "--continue-on-failure",
+            "--exclude-path-regex", "/invoke$",  # a stream that no worker ends
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert found.returncode == 0, found.stdout
