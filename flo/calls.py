@@ -39,8 +39,8 @@ def push(app: str, flow: str, document: JSONValue) -> Call:
     return Call(method="PUT", path=_path("apps", app, "flows", flow), body=document)
 
 
-def flows(app: str, *, limit: int) -> Call:
-    return Call(method="GET", path=_path("apps", app, "flows"), query={"limit": limit})
+def flow(app: str, name: str) -> Call:
+    return Call(method="GET", path=_path("apps", app, "flows", name))
 
 
 def put_event(

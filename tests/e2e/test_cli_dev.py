@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
+from flo.wire import JSONValue
 from tests.e2e.flo_program import flo, flo_dev, kill, status_of, until, until_all_gone
 
 
@@ -82,6 +84,23 @@ def test_runs_outlive_a_restart_of_flo_dev(home: Path, tmp_path: Path) -> None:
         run = again.client().run(run_id)
 
     assert run["status"] == "succeeded"
+
+
+def test_a_second_ctrl_c_does_not_wait_for_runs_in_flight(home: Path) -> None:
+    delay: JSONValue = {"id": "wait", "node_type": "time.delay", "config": {"delay_ms": 120_000}}
+    with flo_dev(home) as dev, dev.client() as client:
+        client.push("slow", {"name": "slow", "nodes": [delay]})
+        client.put_event("slow", kind="invoke", flow="slow")
+        run_id = client.invoke_async("slow")["run_id"]
+        until(lambda: client.run(run_id)["status"] == "running" or None)
+        family = dev.family()
+
+        dev.process.send_signal(signal.SIGINT)
+        until(lambda: "workers first finish what they hold" in dev.said or None)
+        code = dev.stop()
+
+    assert code == 0
+    until_all_gone(family)
 
 
 def test_flower_answers_on_its_own_port(home: Path) -> None:
