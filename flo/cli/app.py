@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,6 +24,15 @@ from flo.cli.schedules import schedules
 from flo.cli.validate import validate
 from flo.errors import FloError
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"flo {version('flo')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="flo",
     help="Runs other people's flows safely and fast. Start with `flo dev`.",
@@ -31,6 +41,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def flo(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
 
 _START = "Start Flo"
 _FILES = "Flow files on this machine, without a server"

@@ -32,10 +32,15 @@ def lines(*arguments: str) -> Iterator[Any]:
     command = [sys.executable, "-P", "-m", "workers.runner", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, preexec_fn=die_with_parent()) as runner:  # noqa: PLW1509 - one thread
         assert runner.stdout is not None
-        # At a Ctrl-C the runner, which gets it too, cancels the run and says so: listen to its end.
-        with suppress(KeyboardInterrupt):
+        try:
+            # At a Ctrl-C the runner, which gets it too, cancels the run and says so: listen to its end.
+            with suppress(KeyboardInterrupt):
+                yield from map(_read, runner.stdout)
             yield from map(_read, runner.stdout)
-        yield from map(_read, runner.stdout)
+        except BaseException:  # nobody reads on (`| head`): cancel the run
+            runner.terminate()
+            runner.stdout.read()
+            raise
     if runner.returncode == 2:  # it has said why
         raise typer.Exit(2)
     if runner.returncode not in (0, 1):
