@@ -15,7 +15,7 @@ from uuid import uuid4
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
-from schemas.json import loads
+from schemas.json import dumps, loads
 
 #: Most messages popped in one call, so that several workers share a short backlog.
 _MOST = 100
@@ -61,7 +61,13 @@ class JobChannel(stock.Channel):  # type: ignore[misc]
             self._flush_brpop_reauth()
         if not first:
             raise Empty
-        self._hand_over(*first)
+        key, item = first
+        if self._closing:
+            # The last answer to a channel that takes nothing more: back to where it came from.
+            with self.conn_or_acquire() as client:
+                client.rpush(key, item)
+            raise Empty
+        self._hand_over(key, item)
         self._take_more()
         return True
 
@@ -86,7 +92,11 @@ class JobChannel(stock.Channel):  # type: ignore[misc]
         self.connection._deliver(payload, queue)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
-        virtual.Channel._restore(self, message)
+        """Give a message back, to the end from which it will be taken next."""
+        properties = message._raw["properties"]
+        name = self._q_for_pri(properties["delivery_info"]["routing_key"], properties.get("priority") or 0)
+        with self.conn_or_acquire() as client:
+            client.rpush(name, dumps(message._raw))
 
 
 class JobTransport(stock.Transport):  # type: ignore[misc]
