@@ -7,6 +7,7 @@ import time
 
 import structlog
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatch.store.session import is_outage
@@ -37,6 +38,8 @@ class Edge:
 
         try:
             await self._app(scope, receive, note_status)
+        except ClientDisconnect:
+            log.debug("http.hung_up", route=_route(scope))  # in the middle of its own body: there is no one to answer
         except Exception as error:  # the edge of the process: nothing may reach the server's own page
             if status:
                 log.error("http.broke_off", route=_route(scope), error=repr(error), exc_info=error)

@@ -73,7 +73,7 @@ class Verify(_Part):
 
     scheme: Scheme = Scheme.NONE
     secret: str | None = Field(default=None, min_length=1, max_length=4096)
-    secret_ref: str | None = Field(default=None, min_length=1, max_length=200)
+    secret_ref: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     #: The secret as SQL keeps it. Never accepted, never shown.
     sealed: str | None = None
     #: hmac: the header with the signature; token: the header with the token (default Authorization: Bearer).

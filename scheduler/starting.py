@@ -55,7 +55,7 @@ class InvokeBody(BaseModel):
     backend_config: JSONObject | None = None
     priority: int = Field(default=5, ge=0, le=9, description="0 is the most urgent")
     run_at: AwareDatetime | None = Field(default=None, description="not before this time (with its offset from UTC)")
-    concurrency_key: str | None = Field(default=None, min_length=1, max_length=300)
+    concurrency_key: str | None = Field(default=None, pattern=r"^[^\x00]+$", max_length=300)
 
 
 async def find_target(spine: Spine, app: str, event: str) -> Target:

@@ -10,18 +10,24 @@ from pydantic import BaseModel
 from scheduler.problem import MEDIA_TYPE
 from schemas.json import JSONValue
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+#: What apps, flows, events and secrets may be called.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+#: Any text but the one character that Postgres can't keep.
+TEXT = r"^[^\x00]*$"
 _NAME_SAYS = 'letters, digits, ".", "_" and "-", beginning with a letter or digit'
 
-AppName = Annotated[str, Path(pattern=_NAME, max_length=100, description=f"the app: {_NAME_SAYS}", examples=["shop"])]
-FlowName = Annotated[str, Path(pattern=_NAME, max_length=200, description=f"the flow: {_NAME_SAYS}", examples=["hi"])]
-EventName = Annotated[str, Path(pattern=_NAME, max_length=200, description=f"the event: {_NAME_SAYS}", examples=["hi"])]
-SecretName = Annotated[str, Path(pattern=_NAME, max_length=200, description=f"the secret: {_NAME_SAYS}")]
+AppName = Annotated[str, Path(pattern=NAME, max_length=100, description=f"the app: {_NAME_SAYS}", examples=["shop"])]
+FlowName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the flow: {_NAME_SAYS}", examples=["hi"])]
+EventName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the event: {_NAME_SAYS}", examples=["hi"])]
+SecretName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the secret: {_NAME_SAYS}")]
 RunId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the run's id")]
 
-AppFilter = Annotated[str | None, Query(pattern=_NAME, max_length=100, description="only this app's")]
+AppFilter = Annotated[str | None, Query(pattern=NAME, max_length=100, description="only this app's")]
+EventFilter = Annotated[str | None, Query(pattern=NAME, max_length=200, description="only those this event started")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
-Cursor = Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before")]
+Cursor = Annotated[
+    str | None, Query(pattern=r"^[A-Za-z0-9._-]+$", max_length=200, description="`next_cursor` of the page before")
+]
 IdempotencyKey = Annotated[
     str | None, Header(description="the same key (and body) leads to the same run, however often it is sent")
 ]

@@ -35,6 +35,7 @@ from scheduler.event_config import (
 )
 from scheduler.requests import read_body
 from scheduler.routes.docs import (
+    NAME,
     PROBLEMS,
     AppName,
     Cursor,
@@ -78,7 +79,7 @@ class EventBody(BaseModel):
     )
 
     kind: EventKind
-    flow: str = Field(min_length=1, max_length=200)
+    flow: str = Field(pattern=NAME, max_length=200)
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="fixed to this version; else the newest")
     config: JSONObject = {}
 

@@ -14,7 +14,7 @@ from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Delivery, delivery_key
 from scheduler.event_config import Scheme
 from scheduler.problem import Unauthenticated
-from scheduler.routes.docs import PROBLEMS, AppName
+from scheduler.routes.docs import PROBLEMS, TEXT, AppName
 from scheduler.spine import Spine, spine_of
 from scheduler.starting import check_open
 from scheduler.targets import Hook
@@ -60,7 +60,9 @@ class Received(BaseModel):
     include_in_schema=False,
 )
 async def receive(
-    request: Request, app: AppName, path: Annotated[str, Path(max_length=500, description="the event's path")]
+    request: Request,
+    app: AppName,
+    path: Annotated[str, Path(max_length=500, pattern=TEXT, description="the event's path")],
 ) -> Response:
     spine = spine_of(request)
     tidy = path.strip("/")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from dispatch.store.keys import ApiKey, add_key, ensure_app, list_keys, make_key, revoke_key
 from scheduler.auth import Scope
 from scheduler.requests import read_body
-from scheduler.routes.docs import PROBLEMS, AppFilter, json_body
+from scheduler.routes.docs import NAME, PROBLEMS, AppFilter, json_body
 from scheduler.spine import spine_of
 from scheduler.starting import as_text
 from scheduler.views import answer
@@ -29,7 +29,7 @@ class KeyBody(BaseModel):
         extra="forbid", json_schema_extra={"example": {"app": "shop", "scopes": ["read", "invoke"]}}
     )
 
-    app: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    app: str | None = Field(default=None, pattern=NAME, max_length=100)
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
 
 
@@ -88,7 +88,7 @@ async def index(request: Request, app: AppFilter = None) -> Response:
 @router.delete(
     "/{key_id}", summary="Revoke a key: refused everywhere within two seconds", status_code=204, response_model=None
 )
-async def revoke(request: Request, key_id: Annotated[str, Path(max_length=40)]) -> Response:
+async def revoke(request: Request, key_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_]+$", max_length=40)]) -> Response:
     spine = spine_of(request)
     (await spine.gate.admit(request)).require(Scope.ADMIN)
     async with spine.store.write() as connection:

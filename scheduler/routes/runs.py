@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import RowMapping
 from starlette.responses import Response
 
@@ -15,7 +15,7 @@ from dispatch.store.runs import NewRun, list_runs, read_run, request_cancel
 from scheduler.auth import Caller, Scope, bearer_of
 from scheduler.following import event_stream, is_over, next_events
 from scheduler.requests import read_body
-from scheduler.routes.docs import PROBLEMS, AppFilter, Cursor, Limit, Page, RunId, Started, json_body
+from scheduler.routes.docs import PROBLEMS, TEXT, AppFilter, Cursor, EventFilter, Limit, Page, RunId, Started, json_body
 from scheduler.routes.invoke import answer_started
 from scheduler.spine import Spine, spine_of
 from scheduler.starting import LOCAL
@@ -37,7 +37,9 @@ class RunPage(Page):
 class CancelBody(BaseModel):
     """Why a run is cancelled."""
 
-    reason: str = "cancelled on request"
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="cancelled on request", min_length=1, max_length=1000, pattern=TEXT)
 
 
 class Cancelled(BaseModel):
@@ -63,7 +65,7 @@ async def index(
     app: AppFilter = None,
     status: Annotated[RunStatus | None, Query()] = None,
     lane: Annotated[Lane | None, Query()] = None,
-    event: Annotated[str | None, Query(max_length=200, description="only those this event started")] = None,
+    event: EventFilter = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Response:

@@ -73,7 +73,7 @@ def delivery_id_of(request: JSONObject, config: WebhookConfig) -> str | None:
     if value is None or value == "":
         return None
     text = value if isinstance(value, str) else dumps(value)
-    return text[:200]
+    return text.replace("\x00", "")[:200] or None
 
 
 def place_in(request: JSONObject, place: str) -> JSONValue:

@@ -102,6 +102,11 @@ async def test_an_unknown_method_is_405_with_those_there_are(shop):
         "/api/v1/apps/shop/flows/greet?version=-1",
         "/api/v1/runs/run_1/events?timeout=9999",
         "/api/v1/runs/run_1/events?after=-1",
+        "/api/v1/runs?cursor=%00",
+        "/api/v1/runs?event=%00",
+        "/api/v1/runs/run%00",
+        "/api/v1/apps/shop/flows?cursor=a%00",
+        "/hooks/shop/a%00b",
     ],
 )
 async def test_a_wrong_parameter_is_refused(shop, path):
@@ -146,3 +151,25 @@ async def test_a_database_that_is_away_is_503_with_a_time_to_come_back(shop, mon
 
     is_problem(answer, 503)
     assert int(answer.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (ASYNC, {"concurrency_key": "a\0b"}),
+        ("/api/v1/keys", {"app": "a\0b", "scopes": ["read"]}),
+        ("/api/v1/runs/run_1/cancel", {"reason": "a\0b"}),
+    ],
+)
+async def test_a_text_that_no_database_keeps_is_refused(shop, path, body):
+    answer = await shop.send("POST", path, json=body)
+
+    assert answer.status_code in (404, 422)
+
+
+async def test_a_payload_keeps_every_character(shop):
+    payload = {"a\0b": "\0 \u2028 \U0001f600 \x7f"}
+
+    run = await shop.start(json={"payload": payload})
+
+    assert (await shop.send("GET", f"/api/v1/runs/{run}")).json()["payload"] == payload

@@ -188,7 +188,7 @@ def test_answers_to_made_up_requests_are_as_the_openapi_document_says(start: Sta
             "--max-examples", "5", "--seed", "1", "--continue-on-failure",
             "--exclude-path-regex", "/invoke$",  # a stream that no worker ends
         ],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, cwd=home,
     )  # fmt: skip
 
     assert found.returncode == 0, found.stdout
