@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from . import kernel
 from .task import INSIDE_ID
@@ -14,6 +15,7 @@ from .task import INSIDE_ID
 
 #: Above every number that a program is promised.
 _OUT_OF_THE_WAY = 64
+_PAST_ALL = 1 << 20
 
 
 def become(outside_id: int) -> None:
@@ -32,7 +34,8 @@ def enter_user_namespace() -> None:
     Only our own id is mapped (user_namespaces(7)), so every other file is nobody's.
     """
     user, group = os.geteuid(), os.getegid()
-    kernel.unshare(kernel.NEW_USER)
+    # The cgroup namespace comes late, so that this box's own cgroups are the root of what it sees of them.
+    kernel.unshare(kernel.NEW_USER | kernel.NEW_CGROUP)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else /proc/self belongs to root, and the maps can't be written
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{INSIDE_ID} {user} 1")
@@ -41,7 +44,8 @@ def enter_user_namespace() -> None:
 
 def give_up_privileges() -> None:
     """Drop every capability and any way back to one."""
-    kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
+    with contextlib.suppress(PermissionError):  # without CAP_SETPCAP there is nothing to lock
+        kernel.prctl(kernel.PR_SET_SECUREBITS, kernel.SECUREBITS_LOCKED)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
@@ -72,9 +76,15 @@ def keep_only(wanted: Mapping[int, int]) -> None:
     above = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, _OUT_OF_THE_WAY) for number, fd in wanted.items()}
     for number, fd in above.items():
         os.dup2(fd, number)
+    close_others(wanted)
+
+
+def close_others(keep: Iterable[int]) -> None:
+    """Close every file descriptor but these."""
     start = 0
-    for number in [*sorted(wanted), 1 << 20]:
-        os.closerange(start, number)
+    for number in [*sorted(keep), _PAST_ALL]:
+        if number > start:  # closerange(0, 0) would close all
+            os.closerange(start, number)
         start = number + 1
 
 

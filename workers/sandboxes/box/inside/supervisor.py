@@ -71,12 +71,6 @@ def _join_cgroups(procs: Sequence[int]) -> None:
     for fd in procs:
         os.write(fd, b"0")
         os.close(fd)
-    # Only now, so that this box's place is the root of all that it sees of cgroups.
-    if procs:
-        try:
-            kernel.unshare(kernel.NEW_CGROUP)
-        except PermissionError:
-            return  # bwrap has made one before, and we have no right to another
 
 
 def _hand_over_listener(worker: socket.socket) -> None:

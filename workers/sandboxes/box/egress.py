@@ -1,0 +1,49 @@
+"""What a box may reach: nothing, the public internet, or named hosts. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:\d{1,5})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """Where connections may go. Addresses that are not public are out of reach under every policy."""
+
+    reach: Literal["none", "public", "hosts"]
+    #: For `hosts`: `api.example.com`, `api.example.com:443`, `*.example.com` (any name below it, not itself).
+    hosts: tuple[str, ...] = ()
+    #: Both ways together, over all connections of the box.
+    max_bytes: int = 1 << 30
+    #: At once.
+    max_connections: int = 64
+
+    def __post_init__(self) -> None:
+        for host in self.hosts:
+            if not _PATTERN.fullmatch(host.lower()):
+                raise ValueError(
+                    f"egress host {host!r} is not a name: give host, host:port, *.domain or *.domain:port"
+                )
+
+    def allows(self, host: str, port: int) -> bool:
+        """Tell whether the policy lets a connection go to this name; its addresses are checked later, each."""
+        if self.reach != "hosts":
+            return self.reach == "public"
+        name = host.lower().rstrip(".")
+        return any(_matches(pattern.lower(), name, port) for pattern in self.hosts)
+
+
+def _matches(pattern: str, name: str, port: int) -> bool:
+    host, _, wanted = pattern.partition(":")
+    if wanted and int(wanted) != port:
+        return False
+    if host.startswith("*."):
+        return name.endswith(host[1:]) and name != host[2:]
+    return name == host
+
+
+NO_EGRESS = Egress(reach="none")
+PUBLIC_EGRESS = Egress(reach="public")

@@ -1,0 +1,37 @@
+"""Turn limits into the rlimits of each process (getrlimit(2)). Pure."""
+
+from __future__ import annotations
+
+import math
+
+from workers.sandboxes.box.base import BoxLimits
+
+_MB = 1 << 20
+#: Private memory of a program that is none of its data: stacks of threads, the loader, Python itself.
+_SLACK_MB = 64
+#: Commands reserve far more than they use (V8, Go, the JVM); a memory cgroup holds them to what they use.
+_RESERVED_MB = 1024
+_STACK_MB = 8
+_LOCKED_BYTES = 64 << 10
+
+
+def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool) -> dict[str, int]:
+    """Give RLIMIT name -> value; without a memory cgroup the address space is limited, too."""
+    slack = _SLACK_MB if python else _RESERVED_MB
+    found = {
+        "RLIMIT_CORE": 0,
+        "RLIMIT_DATA": (limits.memory_mb + slack) * _MB,
+        "RLIMIT_FSIZE": limits.file_size_mb * _MB,
+        "RLIMIT_MEMLOCK": _LOCKED_BYTES,
+        "RLIMIT_MSGQUEUE": _LOCKED_BYTES,
+        "RLIMIT_NOFILE": limits.open_files,
+        "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_RTPRIO": 0,
+        "RLIMIT_SIGPENDING": 1024,
+        "RLIMIT_STACK": _STACK_MB * _MB,
+    }
+    if not memory_is_held:
+        found["RLIMIT_AS"] = (limits.memory_mb + (4 * slack if python else slack)) * _MB
+    if limits.cpu_seconds is not None:
+        found["RLIMIT_CPU"] = math.ceil(limits.cpu_seconds)
+    return found
