@@ -24,7 +24,7 @@ from schemas.run import EventType, RunEvent
 from tests.making import add_flow, new_run
 
 #: Seconds; a test machine runs several stacks at once.
-PATIENCE = 12
+PATIENCE = 60
 
 
 @dataclass
