@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -39,13 +41,44 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, home: Path) -> Iterator[str]:
-    """An empty database, once of each kind."""
+def empty_database_url(request: pytest.FixtureRequest, home: Path) -> Iterator[str]:
+    """A database without tables, once of each kind."""
     if request.param == "sqlite":
         yield f"sqlite:///{home / 'flo.db'}"
         return
     with servers.new_database(request.getfixturevalue("postgres_server")) as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, home: Path) -> Iterator[str]:
+    """A database with Flo's tables and nothing in them, once of each kind: a copy, as migrating takes longer."""
+    if request.param == "sqlite":
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(request.getfixturevalue("sqlite_template"), home / "flo.db")
+        yield f"sqlite:///{home / 'flo.db'}"
+        return
+    server = request.getfixturevalue("postgres_server")
+    with servers.new_database(server, template=request.getfixturevalue("postgres_template")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "flo.db"
+    asyncio.run(_migrate(f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str) -> Iterator[str]:
+    with servers.new_database(postgres_server) as url:
+        asyncio.run(_migrate(url))
+        yield url.rsplit("/", 1)[1]
+
+
+async def _migrate(url: str) -> None:
+    await (await Store.open(url)).aclose()
 
 
 @pytest.fixture

@@ -118,10 +118,10 @@ def run_postgres() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def new_database(server_url: str) -> Iterator[str]:
-    """Make an empty database on the server for one test."""
+def new_database(server_url: str, *, template: str = "template1") -> Iterator[str]:
+    """Make a database on the server for one test: a copy of another, or an empty one."""
     name = f"flo_{secrets.token_hex(6)}"
-    _sql(server_url, f"CREATE DATABASE {name}")
+    _sql(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield f"{server_url.rsplit('/', 1)[0]}/{name}"
     finally:
