@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from schemas.errors import Unavailable
 from workers.sandboxes.box import names, outcome
 from workers.sandboxes.box.base import (
-    BoxedProgram, BoxLimits, CommandOrder, CommandOutcome, OnOutput, ProgramOrder, PythonOrder, PythonOutcome,
+    BoxedProgram,
+    BoxLimits,
+    CommandOrder,
+    CommandOutcome,
+    Exited,
+    OnOutput,
+    ProgramOrder,
+    PythonOrder,
+    PythonOutcome,
+    Stopped,
+    ignore_output,
 )  # fmt: skip
 from workers.sandboxes.box.cgroups import Cgroups
 from workers.sandboxes.box.egress import Egress
@@ -20,6 +32,7 @@ from workers.sandboxes.box.life import BoxLife, Plan
 from workers.sandboxes.box.limits import rlimits
 from workers.sandboxes.box.outcome import Ending, Halt
 from workers.sandboxes.box.proxy import Proxy
+from workers.sandboxes.box.shell import Shell, open_shell
 from workers.sandboxes.box.ways import Way
 
 
@@ -28,7 +41,7 @@ class NamespaceBox:
 
     def __init__(
         self, way: Way, cgroups: Cgroups, *, environment: Mapping[str, str],
-        open_proxy: Callable[[Egress], Proxy] = Proxy,
+        open_proxy: Callable[[Egress], Proxy] = Proxy, spares: int = 2,
     ) -> None:  # fmt: skip
         self.way = way
         self.cgroups = cgroups
@@ -36,6 +49,9 @@ class NamespaceBox:
         self._open_proxy = open_proxy
         self._endings: dict[BoxLife, asyncio.Task[Ending]] = {}
         self._closing = False
+        self._most_spares = spares
+        self._spares: list[Shell] = []
+        self._refilling: asyncio.Task[None] | None = None
 
     async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
         names.check_argv(order.argv)
@@ -50,11 +66,11 @@ class NamespaceBox:
     async def run_python(self, order: PythonOrder, on_output: OnOutput) -> PythonOutcome:
         task = self._task(
             order, source=order.source, inputs=dict(order.inputs), filename=order.filename,
-            max_result_bytes=order.limits.max_output_bytes,
+            max_result_bytes=order.limits.max_output_bytes, extra_fd=_ANSWER_FD,
         )  # fmt: skip
         plan = Plan(
             task=task, body=b"".join(order.files.values()), limits=order.limits, egress=order.egress,
-            timeout=order.limits.timeout, extra="pipe", on_output=on_output,
+            timeout=order.limits.timeout, socket="answer", on_output=on_output,
         )  # fmt: skip
         return outcome.judge_python(order.limits, order.filename, await self._live(plan))
 
@@ -66,16 +82,31 @@ class NamespaceBox:
         )
         plan = Plan(
             task=task, body=b"".join(order.files.values()), limits=order.limits, egress=order.egress,
-            timeout=None, extra="socket", on_output=on_output,
+            timeout=None, socket="channel", on_output=on_output,
         )  # fmt: skip
         life = await self._begin(plan)
         return _Program(order.limits, life, self._endings[life])
+
+    async def try_out(self) -> None:
+        """Run a box; raise Unavailable with what is missing if that does not work."""
+        limits = BoxLimits(timeout=_TRIAL, memory_mb=64, tmp_mb=1)
+        found = await self.run(CommandOrder(argv=("true",), app="flo", limits=limits), ignore_output)
+        match found:
+            case Exited(code=0):
+                return
+            case Exited(code=code, stderr=said):
+                raise Unavailable(f"`true` ended with code {code} in a box: {said.decode(errors='replace')}")
+            case Stopped(error=error):
+                raise Unavailable(error.message)
 
     async def aclose(self) -> None:
         self._closing = True
         for life in list(self._endings):
             life.halt(Halt.ASKED)
         await asyncio.gather(*self._endings.values(), return_exceptions=True)
+        if self._refilling is not None:
+            await asyncio.wait([self._refilling])
+        await asyncio.gather(*(spare.discard(self.cgroups) for spare in self._spares))
         await self.way.aclose()
         await self.cgroups.aclose()
 
@@ -90,14 +121,43 @@ class NamespaceBox:
             raise
 
     async def _begin(self, plan: Plan) -> BoxLife:
-        if self._closing:
-            raise Unavailable("the sandbox is closing")
-        life = BoxLife(plan, self.way, self.cgroups, self._open_proxy)
-        await life.start()
+        began = asyncio.get_running_loop().time()
+        shell = await self._take(plan.limits.tmp_mb)
+        life = BoxLife(plan, shell, self.cgroups, self._open_proxy, began)
         ending = asyncio.get_running_loop().create_task(life.finish())
         self._endings[life] = ending
-        ending.add_done_callback(lambda _: self._endings.pop(life, None))
+        ending.add_done_callback(partial(self._end, life, plan.limits.tmp_mb))
         return life
+
+    def _end(self, life: BoxLife, tmp_mb: int, _: asyncio.Task[Ending]) -> None:
+        self._endings.pop(life, None)
+        # Only now, and a little later: the making of the next box would take the processor from this one's answer.
+        asyncio.get_running_loop().call_later(_REFILL_PAUSE, self._refill, tmp_mb)
+
+    async def _take(self, tmp_mb: int) -> Shell:
+        """Take a spare box, or make one; either way it was never used."""
+        if self._closing:
+            raise Unavailable("the sandbox is closing")
+        fits = [spare for spare in self._spares if not self.way.fixed_size or spare.tmp_mb == tmp_mb]
+        for spare in fits:
+            self._spares.remove(spare)
+            if not spare.is_dead:
+                return spare
+            await spare.discard(self.cgroups)
+        return await open_shell(self.way, self.cgroups, tmp_mb=tmp_mb)
+
+    def _refill(self, tmp_mb: int) -> None:
+        if self._refilling is None and len(self._spares) < self._most_spares and not self._closing:
+            self._refilling = asyncio.get_running_loop().create_task(self._make_spares(tmp_mb))
+
+    async def _make_spares(self, tmp_mb: int) -> None:
+        try:
+            while len(self._spares) < self._most_spares and not self._closing:
+                self._spares.append(await open_shell(self.way, self.cgroups, tmp_mb=tmp_mb))
+        except (Unavailable, OSError):
+            pass  # the next order meets the same, and tells
+        finally:
+            self._refilling = None
 
     def _task(self, order: CommandOrder | PythonOrder | ProgramOrder, **what: Any) -> Task:
         """Check what all kinds of order share, and say it in the words of the far side."""
@@ -111,11 +171,22 @@ class NamespaceBox:
             env=env,
             files=tuple((name, len(content)) for name, content in order.files.items()),
             collect_bytes=order.limits.max_output_bytes,
+            tmp_mb=order.limits.tmp_mb,
+            tmp_files=max(64, order.limits.tmp_mb * (1 << 20) // _BYTES_PER_FILE),
+            has_proxy=order.egress.reach != "none",
             rlimits=rlimits(order.limits, python=python, memory_is_held="memory" in self.cgroups.held),
             **what,
         )
 
 
+#: Where a Python answer goes; the program never sees the number.
+_ANSWER_FD = 3
+#: For the box that shows whether boxes work here.
+_TRIAL = timedelta(seconds=10)
+#: Seconds after an order at which a spare box is made for the next.
+_REFILL_PAUSE = 0.002
+#: Bytes of scratch space for each file that may be in it.
+_BYTES_PER_FILE = 4096
 #: What programs look at to find a proxy; curl wants the lower-case one.
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 
@@ -125,7 +196,6 @@ class _Program:
         self._limits = limits
         self._life = life
         self._ending = ending
-        assert life.channel is not None
         self.channel: socket.socket = life.channel
 
     def kill(self) -> None:

@@ -22,7 +22,7 @@ OVERHEAD = 16 << 20
 _OWN_PIDS = 1
 _PERIOD_US = 100_000
 #: Pauses, in seconds, between tries to remove a cgroup; what is left after them goes at the next start.
-_PATIENCE = (0.0, 0.001, 0.005, 0.02, 0.1, 0.5)
+_PATIENCE = (0.005, 0.02, 0.1, 0.5, 2.0)
 _CONTROLLERS = ("memory", "pids", "cpu", "cpuacct")
 
 
@@ -55,6 +55,7 @@ class Cgroups:
         self._numbers = itertools.count(1)
         self._name = f"flo.{_pid_namespace()}.{os.getpid()}.{_started(os.getpid())}"
         self._homes: list[Path] = []
+        self._removals: set[asyncio.Task[None]] = set()
         for folder in dict.fromkeys(tree.folders.values()):
             _sweep(folder)
             home = folder / f"{self._name}.{id(self):x}"
@@ -68,38 +69,34 @@ class Cgroups:
         """Which limits the cgroups hold."""
         return frozenset(self.tree.folders) - {"cpuacct"}
 
-    def make(self, limits: BoxLimits) -> Group:
-        """Make the cgroups of one box, limits set."""
+    def make(self) -> Group:
+        """Make the cgroups of one box; `Group.limit` sets their limits once they are known."""
         name = f"box-{next(self._numbers)}"
-        wanted = self._wanted(limits)
         homes = dict(zip(dict.fromkeys(self.tree.folders.values()), self._homes, strict=True))
-        made = {controller: homes[folder] / name for controller, folder in self.tree.folders.items() if controller in wanted}
+        made = {controller: homes[folder] / name for controller, folder in self.tree.folders.items()}
         for folder in dict.fromkeys(made.values()):
             folder.mkdir()
-        group = Group(self.tree.version, made)
-        group.limit(limits)
-        return group
+        return Group(self.tree.version, made)
 
-    def _wanted(self, limits: BoxLimits) -> set[str]:
-        """Leave out what this box has no use for: each v1 hierarchy that it joins costs it time."""
-        wanted = {"memory", "pids"}
-        if limits.cpus is not None or self.tree.version == 2:
-            wanted.add("cpu")
-        if limits.cpu_seconds is not None:
-            wanted.add("cpuacct")
-        return wanted
-
-    async def remove(self, group: Group) -> None:
-        """Remove a dead box's cgroups; the kernel may need a moment to let go of its last member."""
-        for pause in _PATIENCE:
-            if group.remove():
-                return
-            await asyncio.sleep(pause)
+    def remove(self, group: Group) -> None:
+        """Remove a dead box's cgroups, now or soon: the kernel may need a moment to let go of its last member."""
+        if not group.remove():
+            removal = asyncio.get_running_loop().create_task(_remove_patiently(group))
+            self._removals.add(removal)
+            removal.add_done_callback(self._removals.discard)
 
     async def aclose(self) -> None:
+        await asyncio.gather(*self._removals)
         for home in self._homes:
             with contextlib.suppress(OSError):
                 home.rmdir()
+
+
+async def _remove_patiently(group: Group) -> None:
+    for pause in _PATIENCE:
+        await asyncio.sleep(pause)
+        if group.remove():
+            return
 
 
 class Group:
@@ -199,7 +196,7 @@ class Group:
 
 
 def find_tree(proc: Path = Path("/proc/self")) -> Tree:
-    """Find where cgroups can be made: by controller in v1 and hybrid, in our own cgroup in v2; nothing is left behind."""
+    """Find where cgroups can be made: by controller in v1 and hybrid, in our own cgroup in v2."""
     mounts = _mounts((proc / "mountinfo").read_text())
     ours = _memberships((proc / "cgroup").read_text())
     folders: dict[str, Path] = {}
@@ -299,7 +296,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _pid_namespace() -> str:
-    return str(os.stat("/proc/self/ns/pid").st_ino)
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _started(pid: int) -> str:

@@ -24,9 +24,7 @@ class Egress:
     def __post_init__(self) -> None:
         for host in self.hosts:
             if not _PATTERN.fullmatch(host.lower()):
-                raise ValueError(
-                    f"egress host {host!r} is not a name: give host, host:port, *.domain or *.domain:port"
-                )
+                raise ValueError(f"egress host {host!r} is not a name: give host, host:port, *.domain or *.domain:port")
 
     def allows(self, host: str, port: int) -> bool:
         """Tell whether the policy lets a connection go to this name; its addresses are checked later, each."""

@@ -178,7 +178,9 @@ def _files_exceeded(limits: BoxLimits) -> RunError:
 
 def _limited(kind: ErrorKind, found: str, limit: float, raise_with: str) -> RunError:
     return RunError(
-        kind=kind, message=f"{found}; use less or raise {raise_with}", details={"limit": limit, "raise_with": raise_with}
+        kind=kind,
+        message=f"{found}; use less or raise {raise_with}",
+        details={"limit": limit, "raise_with": raise_with},
     )
 
 

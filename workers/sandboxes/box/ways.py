@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from workers.sandboxes.box.inside.task import Furnishing
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
@@ -36,9 +34,14 @@ class Way(Protocol):
     """Makes boxes in one particular manner; all confine alike."""
 
     name: str
+    #: Whether the size of the scratch space is settled at the launch.
+    fixed_size: bool
 
-    async def launch(self, given: Furnishing, fds: Sequence[int]) -> Life:
-        """Start a box; `given.outside_id` is the way's to fill in. The caller keeps its copies of `fds`."""
+    async def launch(self, fds: Sequence[int], *, tmp_mb: int) -> Life:
+        """Start a box with the file descriptors of `inside.supervisor.Lines`; the caller closes its copies.
+
+        `tmp_mb` matters to a way that can't change the size later (see `fixed_size`).
+        """
         ...
 
     async def aclose(self) -> None:

@@ -10,18 +10,19 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import Unavailable
-from workers.sandboxes.box.inside.task import Furnishing
 from workers.sandboxes.box.runtime import Runtime
 from workers.sandboxes.box.ways import Death, Life
 
 #: The first of the ids, outside, that boxes run under: high, and nobody's. Each box of a worker has another one.
 FIRST_ID = 0x6000_0000
+#: The id of a way that has only one, when root starts it.
+NOBODY = FIRST_ID - 1
 _IDS_PER_WORKER = 4096
 _WORKERS = 65536
 _LONGEST_MESSAGE = 65536
@@ -31,6 +32,7 @@ class ZygoteWay:
     """Keeps one zygote alive; a box that is lost with it says so, and the next order gets a new one."""
 
     def __init__(self, runtime: Runtime, *, as_root: bool) -> None:
+        self.fixed_size = False
         self.name = "zygote" if as_root else "zygote with a user namespace"
         self._runtime = runtime
         self._as_root = as_root
@@ -38,13 +40,11 @@ class ZygoteWay:
         self._starting = asyncio.Lock()
         self._zygote: _Zygote | None = None
 
-    async def launch(self, given: Furnishing, fds: Sequence[int]) -> Life:
+    async def launch(self, fds: Sequence[int], *, tmp_mb: int) -> Life:
         async with self._starting:
             if self._zygote is None or self._zygote.is_dead:
                 self._zygote = await _Zygote.start(self._runtime, as_root=self._as_root)
-        if self._as_root:
-            given = replace(given, outside_id=self._next_id())
-        return await self._zygote.launch(given, fds)
+        return await self._zygote.launch(fds, outside_id=self._next_id() if self._as_root else -1)
 
     async def aclose(self) -> None:
         if self._zygote is not None:
@@ -85,10 +85,10 @@ class _Zygote:
         }  # fmt: skip
         folder = str(Path(__file__).parent)
         code = f"import sys; sys.path.insert(0, {folder!r}); from inside.zygote import enter; enter()"
-        import sys
-
+        # Root hands over to a user who owns nothing: mapped to itself, root would still be root to every file.
+        lesser = {} if as_root or os.geteuid() != 0 else dict.fromkeys(("user", "group"), NOBODY) | {"extra_groups": []}
         with theirs:
-            process = subprocess.Popen(  # noqa: ASYNC220 - a vfork and an exec: nothing to wait for
+            process = subprocess.Popen(  # type: ignore[call-overload]  # noqa: ASYNC220 - a vfork and an exec: nothing to wait for
                 [sys.executable, "-I", "-S", "-c", code, json.dumps(told)],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, env={}, cwd="/",
@@ -107,10 +107,10 @@ class _Zygote:
     def is_dead(self) -> bool:
         return self._gone.done()
 
-    async def launch(self, given: Furnishing, fds: Sequence[int]) -> _Box:
+    async def launch(self, fds: Sequence[int], *, outside_id: int) -> _Box:
         number = next(self._numbers)
         box = self._boxes[number] = _Box(self, number)
-        order = json.dumps({"do": "spawn", "box": number, "given": asdict(given)}).encode()
+        order = json.dumps({"do": "spawn", "box": number, "outside_id": outside_id}).encode()
         try:
             while True:
                 try:
@@ -178,6 +178,4 @@ class _Zygote:
 def _death(message: dict[str, Any]) -> Death:
     if "failed" in message:
         return Death(code=1, cpu_seconds=0, largest_kb=0, fault=message["failed"])
-    return Death(
-        code=message["code"], cpu_seconds=message["cpu_seconds"], largest_kb=message["largest_kb"], fault=""
-    )
+    return Death(code=message["code"], cpu_seconds=message["cpu_seconds"], largest_kb=message["largest_kb"], fault="")

@@ -1,1 +1,1 @@
-"""What runs on the far side of the wall. Standard library only, as nothing else is there; read `supervisor.py` first."""
+"""What runs on the far side of the wall: standard library only, as nothing else is there. Start at `supervisor.py`."""

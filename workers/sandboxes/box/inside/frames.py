@@ -1,6 +1,6 @@
 """What the worker and a box's first process say to each other: a JSON head and the bytes that belong to it.
 
-    8 bytes: length of the head, length of the body (big endian)    head: JSON object    body: bytes
+8 bytes: length of the head, length of the body (big endian)    head: JSON object    body: bytes
 """
 
 from __future__ import annotations

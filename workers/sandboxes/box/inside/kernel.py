@@ -58,7 +58,7 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
-#: capabilities(7): SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP, SECBIT_KEEP_CAPS cleared, SECBIT_NO_CAP_AMBIENT_RAISE; locked.
+#: capabilities(7): SECBIT_NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE set, KEEP_CAPS cleared; all locked.
 SECUREBITS_LOCKED = 0xEF
 SECBIT_NO_SETUID_FIXUP = 4
 _LAST_CAPABILITY = 63
@@ -121,7 +121,12 @@ def restrict_mount(target: str, attributes: int) -> None:
     given = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     _check(
         _libc.syscall(
-            _number("mount_setattr"), _AT_FDCWD, target.encode(), _AT_RECURSIVE, ctypes.byref(given), ctypes.sizeof(given)
+            _number("mount_setattr"),
+            _AT_FDCWD,
+            target.encode(),
+            _AT_RECURSIVE,
+            ctypes.byref(given),
+            ctypes.sizeof(given),
         ),
         f"restrict the mount {target}",
     )
@@ -154,7 +159,7 @@ def drop_capabilities() -> None:
 
 
 class _Filter(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_char_p)]  # noqa: RUF012 - ctypes wants a list
+    _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_char_p)]
 
 
 def filter_syscalls(program: bytes) -> None:
@@ -168,12 +173,8 @@ def filter_syscalls(program: bytes) -> None:
 
 def open_beneath(folder: int, name: str, flags: int) -> int:
     """Open a file below a folder, meeting no symlink on the way (openat2(2), Linux 5.6)."""
-    how = (ctypes.c_uint64 * 3)(
-        flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-    )
-    found = _libc.syscall(
-        _number("openat2"), folder, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how)
-    )
+    how = (ctypes.c_uint64 * 3)(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    found = _libc.syscall(_number("openat2"), folder, os.fsencode(name), ctypes.byref(how), ctypes.sizeof(how))
     return _check(found, name)
 
 

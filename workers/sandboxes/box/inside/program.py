@@ -12,9 +12,9 @@ from .task import Task
 _NOT_FOUND, _NOT_RUNNABLE = 127, 126
 
 
-def run(task: Task, *, has_extra: bool) -> NoReturn:
-    if has_extra:
-        os.set_inheritable(task.extra_fd, not task.source)
+def run(task: Task) -> NoReturn:
+    if task.source:
+        os.set_inheritable(task.extra_fd, False)  # what the code starts is no part of its answer
     os.environ.clear()
     os.environ.update(task.env)
     if task.argv:

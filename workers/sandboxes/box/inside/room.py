@@ -1,5 +1,7 @@
 """Furnish a box: its own scratch space, its own /proc, its own loopback. Runs in the box's new namespaces."""
 
+# ruff: noqa: PTH - plain calls: this runs once per box, between other system calls
+
 from __future__ import annotations
 
 import fcntl
@@ -8,7 +10,7 @@ import socket
 import struct
 
 from . import kernel
-from .task import WORK, Furnishing
+from .task import WORK
 
 #: Where the box's scratch file system is mounted for a moment, to be bound to its places.
 STAGE = "/.stage"
@@ -17,25 +19,23 @@ HOST_PROC = "/.proc"
 HOSTNAME = "flo"
 PROXY_PORT = 3128
 
+_SCRATCH = kernel.MS_NOSUID | kernel.MS_NODEV
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 #: Connections that wait for the worker to take them.
 _BACKLOG = 64
 
 
-def furnish(given: Furnishing) -> None:
+def furnish(outside_id: int) -> None:
     """Mount what is this box's own. The root below is the zygote's: read-only, and without a host path in it."""
     socket.sethostname(HOSTNAME)
     # One file system for all scratch space, so that one limit holds for all of it. Its pages count as memory.
-    kernel.mount(
-        "tmpfs", STAGE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV,
-        f"size={given.tmp_mb}m,nr_inodes={given.tmp_files},mode=755",
-    )  # fmt: skip
-    for name, place, mode in (("work", WORK, 0o700), ("tmp", "/tmp", 0o1777), ("shm", "/dev/shm", 0o1777)):  # noqa: S108
+    kernel.mount("tmpfs", STAGE, "tmpfs", _SCRATCH, "size=1m,nr_inodes=64,mode=755")
+    for name, place, mode in (("work", WORK, 0o700), ("tmp", "/tmp", 0o1777), ("shm", "/dev/shm", 0o1777)):
         folder = f"{STAGE}/{name}"
-        os.mkdir(folder)  # noqa: PTH102
-        os.chmod(folder, mode)  # noqa: PTH101
-        if given.outside_id >= 0:
-            os.chown(folder, given.outside_id, given.outside_id)
+        os.mkdir(folder)
+        os.chmod(folder, mode)
+        if outside_id >= 0:
+            os.chown(folder, outside_id, outside_id)
         kernel.mount(folder, place, None, kernel.MS_BIND)
     kernel.unmount(STAGE)
     # proc(5): only processes, and of those only one's own; no /proc/sys, kcore, keys, sysrq-trigger ...
@@ -43,6 +43,11 @@ def furnish(given: Furnishing) -> None:
     kernel.mount("proc", "/proc", "proc", flags, "subset=pid,hidepid=invisible")
     if os.path.ismount(HOST_PROC):
         kernel.unmount(HOST_PROC)
+
+
+def size_scratch(megabytes: int, files: int) -> None:
+    """Give the scratch space its size: a spare box does not know it yet (tmpfs(5))."""
+    kernel.mount("tmpfs", WORK, "tmpfs", _SCRATCH | kernel.MS_REMOUNT, f"size={megabytes}m,nr_inodes={files}")
 
 
 def raise_loopback() -> None:

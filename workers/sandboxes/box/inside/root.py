@@ -4,6 +4,8 @@ Runs once, as root or in a user namespace of our own, in a mount namespace that 
 the host, whatever happens.
 """
 
+# ruff: noqa: PTH - plain calls: this runs once per box, between other system calls
+
 from __future__ import annotations
 
 import os
@@ -13,13 +15,28 @@ from . import kernel
 from .room import HOST_PROC, STAGE
 
 #: A folder that every machine has; the new root is mounted over it, out of the host's sight.
-_PLACE = "/tmp"  # noqa: S108
-_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+_PLACE = "/tmp"
+SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
 #: What programs need of /etc: the loader's cache, alternatives, time zone, certificate authorities.
-_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "ssl", "ca-certificates", "mime.types")
+ETC = (
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "localtime",
+    "ssl",
+    "ca-certificates",
+    "mime.types",
+)
 #: And what it says of this place, not of the host.
-_WRITTEN = {
+WRITTEN = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\nflo:x:1000:1000:flo:/work:/bin/sh\n",
     "group": "root:x:0:\nflo:x:1000:\n",
     "hosts": "127.0.0.1 localhost flo\n",
@@ -35,7 +52,7 @@ def enter_namespaces(*, as_root: bool) -> None:
     kernel.unshare(kernel.NEW_MOUNT if as_root else kernel.NEW_MOUNT | kernel.NEW_USER)
     if not as_root:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
 
@@ -43,29 +60,31 @@ def enter_namespaces(*, as_root: bool) -> None:
 def build(mounts: Mapping[str, str], *, with_host_proc: bool) -> None:
     """Build the root from the system's folders and `mounts` (place inside -> path here), and move into it."""
     kernel.mount("tmpfs", _PLACE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
-    for name in _SYSTEM:
+    for name in SYSTEM:
         _copy_or_bind(f"/{name}", f"{_PLACE}/{name}")
     os.mkdir(f"{_PLACE}/etc")
-    for name in _ETC:
+    for name in ETC:
         _copy_or_bind(f"/etc/{name}", f"{_PLACE}/etc/{name}")
-    for name, text in _WRITTEN.items():
-        with open(f"{_PLACE}/etc/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+    for name, text in WRITTEN.items():
+        with open(f"{_PLACE}/etc/{name}", "w", encoding="ascii") as file:
             file.write(text)
     for inside, here in mounts.items():
         _bind(here, _PLACE + inside, _READ_ONLY)
     for name in ("proc", "work", "tmp", "run", "var", "dev", "dev/shm", STAGE):
         os.makedirs(f"{_PLACE}/{name.lstrip('/')}", exist_ok=True)
     os.symlink("/tmp", f"{_PLACE}/var/tmp")
-    for name in _DEVICES:
+    for name in DEVICES:
         _bind(f"/dev/{name}", f"{_PLACE}/dev/{name}", kernel.ATTR_NOSUID | kernel.ATTR_NOEXEC)
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"{_PLACE}/dev/{name}")
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, f"{_PLACE}/dev/{name}")
     if with_host_proc:
         os.mkdir(_PLACE + HOST_PROC)
         kernel.mount("/proc", _PLACE + HOST_PROC, None, kernel.MS_BIND | kernel.MS_REC)
     os.chdir(_PLACE)
     kernel.pivot_root_here()
-    kernel.mount("none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV)
+    kernel.mount(
+        "none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    )
 
 
 def _copy_or_bind(here: str, there: str) -> None:

@@ -2,66 +2,82 @@
 
 It is pid 1 of the box. When it dies, the kernel kills everything else in there (pid_namespaces(7)); it dies when the
 worker or the zygote does. The user's program runs in a user namespace below, and can neither signal nor read it.
+
+A box is made ahead of its task, up to the program's process waiting at its gate; then it is *spare*. It is used once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import resource
 import select
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 from . import confine, frames, kernel, program, room, seccomp, shelf
-from .task import WORK, Furnishing, Task
+from .task import WORK, Task
 
-#: Where the program keeps its end of the gate and of the fault pipe until it starts.
-_GATE, _FAULT = 40, 41
+#: Where the program keeps its gate, its end of the fault pipe and its socket until it starts.
+_GATE, _FAULT, _SOCKET = 40, 41, 42
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The file descriptors that a box is given."""
+    """The file descriptors that a box is given, in this order."""
 
     control: int
     stdin: int
     stdout: int
     stderr: int
-    extra: int | None
+    socket: int
     #: cgroup.procs of each cgroup to join, open for writing.
     cgroups: tuple[int, ...]
 
     @classmethod
-    def of(cls, given: Furnishing, fds: Sequence[int]) -> Lines:
-        control, stdin, stdout, stderr, *rest = fds
-        extra = rest.pop(0) if given.has_extra else None
-        return cls(control, stdin, stdout, stderr, extra, tuple(rest))
+    def of(cls, fds: Sequence[int]) -> Lines:
+        control, stdin, stdout, stderr, socket_, *cgroups = fds
+        return cls(control, stdin, stdout, stderr, socket_, tuple(cgroups))
 
 
-def supervise(given: Furnishing, fds: Sequence[int], furnish: Callable[[Furnishing], None]) -> NoReturn:
+class Room(Protocol):
+    """What differs between the ways into a box: who has mounted what."""
+
+    #: The id to take outside, which owns nothing else on this machine; -1 keeps the only one there is.
+    outside_id: int
+
+    def furnish(self) -> None: ...
+
+    def settle(self, task: Task) -> None:
+        """Do what only the task tells: sizes, loopback."""
+
+
+def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
     """Live the box's whole life; never returns."""
-    lines = Lines.of(given, fds)
+    lines = Lines.of(fds)
     worker = socket.socket(fileno=lines.control)
     try:
         _join_cgroups(lines.cgroups)
-        furnish(given)
-        if given.has_proxy:
-            _hand_over_listener(worker)
+        place.furnish()
+        main = _Main.fork(place, lines)
         head, body = frames.read(worker)
         task = Task(**head)
-        main = _Main.fork(given, task, lines)
-        _step_down(given, lines)
+        place.settle(task)
+        if task.has_proxy:
+            _hand_over_listener(worker)
+        _step_down(place, lines)
         shelf.put(task.files, body)
-        main.open_gate()
+        main.open_gate(head)
         code = _watch(main.pid, worker)
         main.raise_fault()
         _end_all()
         _report(worker, task, code)
     except EOFError:
-        pass  # the worker is gone, and all in here with it
+        pass  # the worker is gone, or has no task for this box: all in here ends with it
     except BaseException as fault:  # noqa: BLE001 - the edge of a process: the worker is told
         worker.sendall(frames.pack({"fault": f"{type(fault).__name__}: {fault}"}))
     os._exit(0)
@@ -79,7 +95,7 @@ def _hand_over_listener(worker: socket.socket) -> None:
 
 
 class _Main:
-    """The user's program, which waits at a gate until pid 1 has stepped down."""
+    """The user's program, which waits at a gate for its task until pid 1 has stepped down."""
 
     def __init__(self, pid: int, gate: int, faults: int) -> None:
         self.pid = pid
@@ -87,18 +103,19 @@ class _Main:
         self._faults = faults
 
     @classmethod
-    def fork(cls, given: Furnishing, task: Task, lines: Lines) -> _Main:
+    def fork(cls, place: Room, lines: Lines) -> _Main:
         gate, opener = os.pipe()
         faults, fault = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _become_program(given, task, lines, gate, fault)
+            _become_program(place, lines, gate, fault)
         os.close(gate)
         os.close(fault)
         return cls(pid, opener, faults)
 
-    def open_gate(self) -> None:
-        os.close(self._gate)
+    def open_gate(self, head: dict[str, Any]) -> None:
+        with open(self._gate, "wb") as gate:
+            gate.write(json.dumps(head).encode())
 
     def raise_fault(self) -> None:
         """Raise what kept the program from starting; its own end of the pipe was closed before any of its code ran."""
@@ -106,36 +123,40 @@ class _Main:
             raise RuntimeError(told.decode())
 
 
-def _become_program(given: Furnishing, task: Task, lines: Lines, gate: int, fault: int) -> NoReturn:
+def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoReturn:
     try:
         confine.reset_signals()
         os.setsid()
-        wanted = {0: lines.stdin, 1: lines.stdout, 2: lines.stderr, _GATE: gate, _FAULT: fault}
-        if lines.extra is not None:
-            wanted[task.extra_fd] = lines.extra
-        confine.keep_only(wanted)
-        confine.become(given.outside_id)
+        confine.keep_only(
+            {0: lines.stdin, 1: lines.stdout, 2: lines.stderr, _GATE: gate, _FAULT: fault, _SOCKET: lines.socket}
+        )
+        confine.become(place.outside_id)
         confine.enter_user_namespace()
         confine.invite_oom_killer()
-        confine.limit(task.rlimits)
         confine.give_up_privileges()
         os.chdir(WORK)
-        os.read(_GATE, 1)
-        os.close(_GATE)
+        with open(_GATE, "rb") as opened:
+            told = opened.read()
+        if not told:
+            os._exit(0)
+        task = Task(**json.loads(told))
+        if task.extra_fd >= 0:
+            os.dup2(_SOCKET, task.extra_fd)
+        os.close(_SOCKET)
+        confine.limit(task.rlimits)
         kernel.filter_syscalls(seccomp.PROGRAM)
     except BaseException as problem:  # noqa: BLE001 - the edge of a process
         os.write(_FAULT, f"{type(problem).__name__}: {problem}".encode())
         os._exit(1)
     os.close(_FAULT)
-    program.run(task, has_extra=lines.extra is not None)
+    program.run(task)
 
 
-def _step_down(given: Furnishing, lines: Lines) -> None:
+def _step_down(place: Room, lines: Lines) -> None:
     """Give up every privilege, and die with the parent from here on."""
-    for fd in (lines.stdin, lines.stdout, lines.stderr, lines.extra):
-        if fd is not None:
-            os.close(fd)
-    confine.become(given.outside_id)
+    for fd in (lines.stdin, lines.stdout, lines.stderr, lines.socket):
+        os.close(fd)
+    confine.become(place.outside_id)
     confine.give_up_privileges()
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     # After the last change of identity, which would clear it (prctl(2)).
@@ -174,10 +195,8 @@ def _watch(main: int, worker: socket.socket) -> int:
 def _end_all() -> None:
     """Kill and reap whatever the program left, so that its files stand still while they are read."""
     while True:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         try:
             os.waitpid(-1, 0)
         except ChildProcessError:

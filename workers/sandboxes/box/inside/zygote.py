@@ -18,9 +18,8 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from . import confine, kernel, program, python, root, seccomp, supervisor  # noqa: F401 - imported before the forks
-from .room import furnish, raise_loopback
-from .task import Furnishing
+from . import confine, kernel, python, room, root, supervisor  # noqa: F401 - imported before the forks
+from .task import Task
 
 _BOX = kernel.NEW_PID | kernel.NEW_MOUNT | kernel.NEW_NET | kernel.NEW_IPC | kernel.NEW_UTS
 #: Imported once, and there in every box: what short programs use most. Order and amount cost start-up time only.
@@ -121,9 +120,8 @@ class _Zygote:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            given = Furnishing(**order["given"])
             confine.close_others({0, 1, 2, *fds})
-            supervisor.supervise(given, fds, _furnish)
+            supervisor.supervise(_ForkedRoom(order["outside_id"]), fds)
         finally:
             os._exit(1)
 
@@ -148,10 +146,19 @@ class _Zygote:
             )
 
 
-def _furnish(given: Furnishing) -> None:
-    furnish(given)
-    if given.has_proxy:
-        raise_loopback()
+class _ForkedRoom:
+    """A box that was forked here: everything in it is still to be mounted, by whoever still may."""
+
+    def __init__(self, outside_id: int) -> None:
+        self.outside_id = outside_id
+
+    def furnish(self) -> None:
+        room.furnish(self.outside_id)
+
+    def settle(self, task: Task) -> None:
+        room.size_scratch(task.tmp_mb, task.tmp_files)
+        if task.has_proxy:
+            room.raise_loopback()
 
 
 def _receive(door: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
