@@ -24,20 +24,37 @@ from workers.pool import LoopPool
 
 log = structlog.get_logger()
 
-#: Worker events that may gather before they are sent in one message.
-_EVENTS_PER_TURN = 1000
+#: Seconds that worker events gather before they are sent in one message: soon enough for eyes on a dashboard.
+_EVENTS_EVERY = 0.1
+#: Worker events that are sent at once, should so many gather.
+_EVENTS_AT_MOST = 2000
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
     """Reads jobs from the lanes."""
 
     pool: LoopPool
+    _flush_is_due = False
 
     def on_ready(self) -> None:
         super().on_ready()
         if self.event_dispatcher is not None:
-            # Flushed on every turn of the hub; the limit is only there for a turn that never ends.
-            self.event_dispatcher.buffer_limit = _EVENTS_PER_TURN
+            self.event_dispatcher.buffer_limit = _EVENTS_AT_MOST
+
+    def shutdown(self) -> None:
+        # What the drained runs had to say.
+        self._flush_events()
+        super().shutdown()
+
+    def on_send_event_buffered(self) -> None:
+        """Celery would send what has gathered on every turn of the hub; for thousands of short jobs that is a lot."""
+        if self.hub and not self._flush_is_due:
+            self._flush_is_due = True
+            self.hub.call_later(_EVENTS_EVERY, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self._flush_events()
 
     def create_task_handler(self, promise: Any = None) -> Callable[[Any], None]:
         send = self.pool.crossing.send

@@ -12,7 +12,7 @@ from schemas.errors import Unavailable
 from schemas.run import Happening, RunEvent
 
 #: How long an event may wait for company. A run that ends sooner takes its events along in its own last write.
-LINGER = timedelta(milliseconds=8)
+LINGER = timedelta(milliseconds=20)
 
 
 class RunLog:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,19 @@ async def test_sigterm_lets_the_runs_finish(home: Path, database_url: str, redis
     assert code == 0
 
 
+async def test_flower_hears_of_runs_that_end_during_a_drain(home: Path, database_url: str, redis_url: str) -> None:
+    async with open_lane(database_url, redis_url, WAITING) as lane:
+        with WorkerProcess(home, database_url, redis_url) as worker, worker_events(redis_url) as events:
+            run_id = await lane.send()
+            await lane.seen(run_id, EventType.NODE_STARTED)
+            worker.signal(signal.SIGTERM)
+            await asyncio.to_thread(worker.ended)
+
+            kinds = await asyncio.to_thread(kinds_until, events, "task-succeeded")
+
+    assert [kind for kind in kinds if kind.startswith("task-")] == ["task-received", "task-started", "task-succeeded"]
+
+
 async def test_what_a_stopped_worker_had_not_claimed_goes_to_the_next(
     home: Path, database_url: str, redis_url: str
 ) -> None:
@@ -157,6 +173,27 @@ async def test_a_killed_worker_leaves_no_process(lane: Lane, worker: WorkerProce
 
     assert family
     await asyncio.to_thread(wait_until_gone, family)
+
+
+@contextmanager
+def worker_events(redis_url: str) -> Iterator[Iterator[dict[str, object]]]:
+    """Listen to the events that Flower listens to (Redis publish/subscribe, JSON, many in one message)."""
+    with redis.Redis.from_url(redis_url) as broker, broker.pubsub(ignore_subscribe_messages=True) as ears:
+        ears.psubscribe("/0.celeryev*")
+
+        def heard() -> Iterator[dict[str, object]]:
+            for message in ears.listen():
+                body = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                yield from body if isinstance(body, list) else [body]
+
+        yield heard()
+
+
+def kinds_until(events: Iterator[dict[str, object]], last: str) -> list[str]:
+    kinds: list[str] = []
+    while last not in kinds:
+        kinds.append(str(next(events)["type"]))
+    return kinds
 
 
 def children_of(parent: int) -> list[int]:
