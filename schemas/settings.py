@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from schemas.errors import SettingsError
+from schemas.npm import NpmAllow
 
 
 class ExecutionMode(StrEnum):
@@ -94,12 +96,34 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, validation_alias="FLO_MAX_BODY_BYTES")
     #: Seconds after its last heartbeat at which a worker is taken for dead.
     lease_seconds: float = Field(default=10.0, ge=1, validation_alias="FLO_LEASE_SECONDS")
+    #: npm packages that code nodes may depend on, comma-separated: `lodash, zod@^3, @acme/slug@1.0.0`; `*` is any.
+    npm_allow: str = Field(default="", validation_alias="FLO_NPM_ALLOW")
+    #: Whether installing a package may run its scripts, which can do whatever this process can: `deny` or `allow`.
+    npm_scripts: Literal["deny", "allow"] = Field(default="deny", validation_alias="FLO_NPM_SCRIPTS")
+    #: What prepared code, and the packages that it was made of, may each take on disk, in MB; the oldest goes first.
+    code_cache_mb: int = Field(default=2048, ge=16, validation_alias="FLO_CODE_CACHE_MB")
     #: Node host processes that run V8 isolates in one worker; 0 means one per core.
     v8_hosts: int = Field(default=0, ge=0, le=256, validation_alias="FLO_V8_HOSTS")
     #: Lets `http.request` reach private, loopback and link-local addresses. Never on a shared server.
     allow_private_network: bool = Field(default=False, validation_alias="FLO_ALLOW_PRIVATE_NETWORK")
     log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias="FLO_LOG_FORMAT")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="FLO_LOG_LEVEL")
+
+    @field_validator("npm_allow")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        NpmAllow.parse(value)
+        return value
+
+    @property
+    def npm(self) -> NpmAllow:
+        """The packages that code nodes may depend on."""
+        return NpmAllow.parse(self.npm_allow)
+
+    @property
+    def hub(self) -> Path:
+        """Where installed hub packages are."""
+        return self.home / "hub"
 
     @property
     def store_url(self) -> str:

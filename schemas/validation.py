@@ -76,7 +76,7 @@ def read_document(
     document = _read_shapes(raw, draft)
     _check_ids(draft)
     types = _check_types(draft, catalog)
-    _check_configs(draft, types, PushLimits(max_inline_http=max_inline_http))
+    _check_configs(draft, types, PushLimits(max_inline_http=max_inline_http, npm=catalog.npm))
     _check_connections(draft, types)
     _check_inputs(draft, types)
     _check_rings(draft)

@@ -27,6 +27,7 @@ from workers.executors.inline import InlineExecutor
 from workers.heartbeat import Heartbeat
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
+from workers.preparation.preparer import CachingPreparer, Preparer
 from workers.sandboxes.v8 import V8Pool
 
 log = structlog.get_logger()
@@ -67,15 +68,18 @@ class Assembly:
         code = V8Pool(hosts=settings.v8_hosts)
         await code.start()
         self._closing.append(code.aclose)
+        preparer = CachingPreparer.open(settings)
+        self._closing.append(preparer.aclose)
         http = open_client(allow_private_network=settings.allow_private_network)
         self._closing.append(http.aclose)
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
-        inline = InlineExecutor(partial(_tools, code, http, inline_http_cap))
+        inline = InlineExecutor(partial(_tools, code, preparer, http, inline_http_cap))
+        catalog = load_catalog(settings.execution_mode, npm=settings.npm)
         self.dispatcher = Dispatcher(
             owner=identity.id,
             writer=writer,
             feed=feed,
-            documents=StoredDocuments(store, load_catalog(), max_inline_http=inline_http_cap),
+            documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
             executors=ExecutorChoice({ExecutorName.INLINE: inline}, default=settings.executor),
             concurrency=identity.concurrency,
             lease=settings.lease,
@@ -107,7 +111,9 @@ class Assembly:
             await self._closing.pop()()
 
 
-def _tools(code: V8Pool, http: httpx.AsyncClient, inline_http_cap: timedelta, order: RunOrder) -> NodeTools:
+def _tools(
+    code: V8Pool, preparer: Preparer, http: httpx.AsyncClient, inline_http_cap: timedelta, order: RunOrder
+) -> NodeTools:
     return NodeTools(
         code=code,
         http=http,
@@ -115,4 +121,5 @@ def _tools(code: V8Pool, http: httpx.AsyncClient, inline_http_cap: timedelta, or
         run_id=order.run_id,
         attempt=order.attempt,
         inline_http_cap=inline_http_cap,
+        preparer=preparer,
     )

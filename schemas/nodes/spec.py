@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from schemas.flow import MAX_EXECUTION_TIME_MS, Part, Whole
 from schemas.json import JSONObject, JSONValue
+from schemas.npm import NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 JSONType = Literal["any", "string", "number", "integer", "boolean", "object", "array"]
@@ -34,6 +35,7 @@ class PushLimits:
     """What the operator allows a document to ask for."""
 
     max_inline_http: timedelta
+    npm: NpmAllow = NO_PACKAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from schemas.catalog import BUILT_IN as BUILT_IN_TYPES
 from schemas.nodes.spec import NodeType
-from workers.nodes.code import JavaScript
+from workers.nodes.code import Code
 from workers.nodes.control import Delay, Respond
 from workers.nodes.debug import DebugLog
 from workers.nodes.http import HttpRequest
@@ -28,7 +28,8 @@ class Registered:
 Registry: TypeAlias = Mapping[str, Registered]
 
 _WORK: dict[str, Node[Any]] = {
-    "code.javascript": JavaScript(),
+    "code.javascript": Code("javascript"),
+    "code.typescript": Code("typescript"),
     "http.request": HttpRequest(),
     "transform.json_parse": JsonParse(),
     "transform.json_stringify": JsonStringify(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeConfig
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType
+from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
 
 C = TypeVar("C", bound=NodeConfig)
@@ -30,6 +31,8 @@ class NodeTools:
     attempt: int
     #: Longest time-out of an `http.request` node that runs inline.
     inline_http_cap: timedelta = timedelta(seconds=300)
+    #: Shared by all runs of a worker, as `code` is.
+    preparer: Preparer = field(default_factory=NoPreparer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

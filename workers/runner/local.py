@@ -19,6 +19,7 @@ from schemas.settings import ExecutorName, Settings
 from workers.engine.drive import run_flow
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
+from workers.preparation.preparer import CachingPreparer
 from workers.runner.protocol import LineSink
 from workers.sandboxes.v8 import V8Pool
 
@@ -95,8 +96,10 @@ async def open_tools(document: FlowDocument, settings: Settings, *, run_id: str)
     """Open what this document's nodes need, and close it after; V8 starts only for flows that have code."""
     async with AsyncExitStack() as opened:
         code = V8Pool(hosts=1)
-        if any(node.node_type.startswith("code.") for node in document.nodes):
+        if any(node.node_type.startswith(("code.", "hub.")) for node in document.nodes):
             await opened.enter_async_context(code)
+        preparer = CachingPreparer.open(settings)
+        opened.push_async_callback(preparer.aclose)
         http = await opened.enter_async_context(open_client(allow_private_network=settings.allow_private_network))
         yield NodeTools(
             code=code,
@@ -105,4 +108,5 @@ async def open_tools(document: FlowDocument, settings: Settings, *, run_id: str)
             run_id=run_id,
             attempt=1,
             inline_http_cap=timedelta(seconds=settings.inline_http_max_duration),
+            preparer=preparer,
         )
