@@ -58,11 +58,12 @@ class BubblewrapWay:
             "--remount-ro", "/", "--", *_first_process(self._runtime, fds),
         ]  # fmt: skip
         # Root hands over to a user who owns nothing: no check of a file's permissions is ever made for root.
-        lesser = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        lesser = NOBODY if os.geteuid() == 0 else None
         try:
-            process = subprocess.Popen(  # type: ignore[call-overload]  # noqa: ASYNC220 - a fork and an exec
+            process = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec: nothing to wait for
                 arguments, pass_fds=[*fds, teller, *files.values()], stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}, cwd="/", **lesser,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={}, cwd="/",
+                user=lesser, group=lesser, extra_groups=None if lesser is None else [],
             )  # fmt: skip
         except OSError as problem:
             os.close(told)
@@ -91,32 +92,43 @@ class _Wrapped:
         self._watcher = os.pidfd_open(process.pid)
         self._first: int | None = None
         self._told = told
+        self._info = b""
         self._kill_asked = False
         self._loop.add_reader(told, self._learn)
         self._loop.add_reader(self._watcher, self._watcher_ended)
 
     def kill(self) -> None:
+        """Kill pid 1, and with it the box; bwrap ends by itself then.
+
+        bwrap itself is never killed: in its first moments its child waits for a word from it, and would wait for ever.
+        """
         self._kill_asked = True
-        for pidfd in (self._first, self._watcher):
-            if pidfd is not None and not self.dead.done():
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if self._first is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._first, signal.SIGKILL)
 
     def _learn(self) -> None:
-        """Take the first process's pid; before we have it, the watcher's death takes it along (--die-with-parent)."""
-        text = os.read(self._told, 4096)
+        """Take the first process's pid, which bwrap writes before it lets it go on."""
+        part = os.read(self._told, 4096)
+        self._info += part
+        with contextlib.suppress(ValueError, LookupError, ProcessLookupError):
+            self._first = os.pidfd_open(json.loads(self._info)["child-pid"])
+        if self._first is not None or not part:
+            self._stop_learning()
+        if self._kill_asked:
+            self.kill()
+
+    def _stop_learning(self) -> None:
         self._loop.remove_reader(self._told)
         os.close(self._told)
         self._told = -1
-        with contextlib.suppress(ValueError, LookupError, ProcessLookupError):
-            self._first = os.pidfd_open(json.loads(text)["child-pid"])
-        if self._kill_asked:
-            self.kill()
 
     def _watcher_ended(self) -> None:
         self._loop.remove_reader(self._watcher)
         if self._told >= 0:
             self._learn()
+        if self._told >= 0:
+            self._stop_learning()
         if self._first is None:
             self._bury()
         else:
@@ -178,7 +190,7 @@ def _arguments(runtime: Runtime, tmp_mb: int) -> list[str]:
 def _bring(path: str) -> list[str]:
     place = Path(path)
     if place.is_symlink():
-        return ["--symlink", os.readlink(path), path]
+        return ["--symlink", str(place.readlink()), path]
     return ["--ro-bind", path, path] if place.exists() else []
 
 

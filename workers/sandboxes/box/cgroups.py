@@ -85,8 +85,12 @@ class Cgroups:
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
 
-    async def aclose(self) -> None:
+    async def settled(self) -> None:
+        """Return when every dead box's cgroups are removed."""
         await asyncio.gather(*self._removals)
+
+    async def aclose(self) -> None:
+        await self.settled()
         for home in self._homes:
             with contextlib.suppress(OSError):
                 home.rmdir()

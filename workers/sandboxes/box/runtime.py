@@ -29,6 +29,8 @@ class Runtime:
     mounts: Mapping[str, str]
     #: The interpreter, as a path inside.
     python: str
+    #: The same interpreter, as a path here.
+    python_here: str
     #: For a Python that is linked to its own library; empty if it needs none.
     library_path: str = ""
     #: Modules that the zygote imports before it forks, for `ProgramOrder.entry`.
@@ -60,12 +62,13 @@ def find_runtime(
             raise Unavailable(f"{_PACKAGE} can't be read by other users, as bubblewrap needs: chmod o+x its folders")
         mounts = {inside: here for inside, here in mounts.items() if here not in hidden}
         if not _open_to_all(prefix):
-            return Runtime(mounts=mounts, python=_system_python(prefix), preload=preload, path=(*path, LIBRARY))
+            prefix, program = "/usr", _system_python(prefix)
     if prefix == "/usr":
-        return Runtime(mounts=mounts, python=program, preload=preload, path=(*path, LIBRARY))
+        return Runtime(mounts=mounts, python=program, python_here=program, preload=preload, path=(*path, LIBRARY))
     return Runtime(
         mounts={**mounts, _PYTHON: prefix},
         python=f"{_PYTHON}/{os.path.relpath(program, prefix)}",
+        python_here=program,
         library_path=f"{_PYTHON}/lib" if any(Path(prefix, "lib").glob("libpython*.so*")) else "",
         preload=preload,
         path=(*path, LIBRARY),

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,12 +85,13 @@ class _Zygote:
         folder = str(Path(__file__).parent)
         code = f"import sys; sys.path.insert(0, {folder!r}); from inside.zygote import enter; enter()"
         # Root hands over to a user who owns nothing: mapped to itself, root would still be root to every file.
-        lesser = {} if as_root or os.geteuid() != 0 else dict.fromkeys(("user", "group"), NOBODY) | {"extra_groups": []}
+        lesser = NOBODY if os.geteuid() == 0 and not as_root else None
         with theirs:
-            process = subprocess.Popen(  # type: ignore[call-overload]  # noqa: ASYNC220 - a vfork and an exec: nothing to wait for
-                [sys.executable, "-I", "-S", "-c", code, json.dumps(told)],
+            process = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec: nothing to wait for
+                [runtime.python_here, "-I", "-S", "-c", code, json.dumps(told)],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, env={}, cwd="/",
+                user=lesser, group=lesser, extra_groups=None if lesser is None else [],
             )  # fmt: skip
         ours.setblocking(False)
         zygote = cls(process, ours)

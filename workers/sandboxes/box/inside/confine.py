@@ -1,6 +1,6 @@
 """Turn this process into the user's: its own user namespace, no capability, hard limits, the system call filter."""
 
-# ruff: noqa: PTH - plain calls: this runs once per box, between other system calls
+# Plain calls, not pathlib: this runs in every box that is made.
 
 from __future__ import annotations
 
@@ -52,12 +52,14 @@ def give_up_privileges() -> None:
 
 
 def limit(rlimits: Mapping[str, int]) -> None:
-    """Set each limit soft and hard; never above what we have ourselves."""
+    """Set each limit, soft and hard alike; never above what we have ourselves."""
     for name, value in rlimits.items():
         which = getattr(resource, name)
         _, hard = resource.getrlimit(which)
         allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (allowed, allowed))
+        # At the soft limit a process is told by SIGXCPU, which tells us why it ended; at the hard one it is just killed.
+        spare = 1 if name == "RLIMIT_CPU" and allowed == value else 0
+        resource.setrlimit(which, (allowed, allowed + spare))
 
 
 def invite_oom_killer() -> None:

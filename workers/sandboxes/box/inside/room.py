@@ -1,6 +1,7 @@
 """Furnish a box: its own scratch space, its own /proc, its own loopback. Runs in the box's new namespaces."""
 
-# ruff: noqa: PTH - plain calls: this runs once per box, between other system calls
+# Plain calls, not pathlib: this runs in every box that is made.
+# ruff: noqa: PTH101, PTH102
 
 from __future__ import annotations
 

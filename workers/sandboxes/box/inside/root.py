@@ -4,7 +4,8 @@ Runs once, as root or in a user namespace of our own, in a mount namespace that 
 the host, whatever happens.
 """
 
-# ruff: noqa: PTH - plain calls: this runs once per box, between other system calls
+# Plain calls, not pathlib: this runs in every box that is made.
+# ruff: noqa: PTH102, PTH103, PTH110, PTH112, PTH114, PTH115, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class _Main:
         return cls(pid, opener, faults)
 
     def open_gate(self, head: dict[str, Any]) -> None:
-        with open(self._gate, "wb") as gate:
+        with os.fdopen(self._gate, "wb") as gate:
             gate.write(json.dumps(head).encode())
 
     def raise_fault(self) -> None:
@@ -135,7 +135,7 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
         confine.invite_oom_killer()
         confine.give_up_privileges()
         os.chdir(WORK)
-        with open(_GATE, "rb") as opened:
+        with os.fdopen(_GATE, "rb") as opened:
             told = opened.read()
         if not told:
             os._exit(0)

@@ -1,0 +1,118 @@
+"""Open sandboxes for tests, and prove that nothing of a box is left.
+
+A way that does not work here fails in CI and skips on a user's machine, with the reason that `probe` would give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from schemas.errors import Unavailable
+from tests.servers import missing
+from workers.sandboxes.box.base import BoxLimits, CommandOrder, OnOutput, PythonOrder, ignore_output
+from workers.sandboxes.box.box import NamespaceBox
+from workers.sandboxes.box.egress import NO_EGRESS, Egress
+from workers.sandboxes.box.open import WAYS, open_box
+
+#: Small enough that a bomb hurts nobody, large enough for an interpreter.
+LIMITS: dict[str, Any] = {
+    "timeout": timedelta(seconds=20), "memory_mb": 64, "pids": 16, "file_size_mb": 8, "tmp_mb": 8,
+    "max_output_bytes": 100_000, "open_files": 64,
+}  # fmt: skip
+
+
+def limits(**changes: Any) -> BoxLimits:
+    return BoxLimits(**LIMITS | changes)
+
+
+def python(
+    source: str, *, inputs: dict[str, Any] | None = None, egress: Egress = NO_EGRESS, **changes: Any
+) -> PythonOrder:
+    return PythonOrder(source=source, inputs=inputs or {}, app="tests", limits=limits(**changes), egress=egress)
+
+
+def command(*argv: str, stdin: bytes = b"", files: dict[str, bytes] | None = None, collect: tuple[str, ...] = (),
+            env: dict[str, str] | None = None, egress: Egress = NO_EGRESS, **changes: Any) -> CommandOrder:  # fmt: skip
+    return CommandOrder(
+        argv=argv, app="tests", limits=limits(**changes), stdin=stdin, files=files or {}, collect=collect,
+        env=env or {}, egress=egress,
+    )  # fmt: skip
+
+
+def shell(script: str, **given: Any) -> CommandOrder:
+    return command("/bin/sh", "-c", script, **given)
+
+
+@asynccontextmanager
+async def opened(way: str, **given: Any) -> AsyncIterator[NamespaceBox]:
+    """Open a sandbox, and prove that closing it leaves nothing."""
+    before = _footprint()
+    try:
+        box = await open_box(way=way, spares=given.pop("spares", 0), **given)
+    except Unavailable as reason:
+        missing(f"the sandbox by {way} ({reason})", "see docs/security.md, `what each way needs`")
+        raise
+    try:
+        yield box
+    finally:
+        await box.aclose()
+    assert _footprint() == before
+
+
+def _footprint() -> dict[str, Any]:
+    """What a sandbox could leave behind in this process's name."""
+    return {
+        "children": children(os.getpid()),
+        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "file descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+        "cgroups": [str(path) for path in cgroup_homes()],
+    }
+
+
+def children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def cgroup_homes() -> list[Path]:
+    """The cgroups that were made in this process's name, in whichever hierarchy."""
+    top = Path("/sys/fs/cgroup")
+    return sorted(
+        path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in top.glob(f"{depth}/flo.*.{os.getpid()}.*")
+    )
+
+
+async def assert_clean(box: NamespaceBox) -> None:
+    """Prove that no box of this sandbox lives, though the sandbox itself does; cgroups may take a moment."""
+    zygotes = children(os.getpid()) if "zygote" in box.way.name else []
+    assert [pid for zygote in zygotes for pid in children(zygote)] == []
+    await box.cgroups.settled()
+    assert [str(place) for home in cgroup_homes() for place in home.glob("box-*")] == []
+
+
+class Heard(list[tuple[str, bytes]]):
+    """Remembers output; `first` is done at the first line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __call__(self, stream: str, line: bytes) -> None:
+        self.append((stream, line))
+        if not self.first.done():
+            self.first.set_result(None)
+
+
+__all__ = [
+    "WAYS", "Heard", "OnOutput", "assert_clean", "children", "command", "ignore_output", "limits", "opened",
+    "python", "shell",
+]  # fmt: skip

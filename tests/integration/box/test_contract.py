@@ -1,0 +1,295 @@
+"""What every way into a box promises: one suite for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import Refused
+from schemas.outcome import ErrorKind
+from tests.integration.box.boxes import Heard, command, ignore_output, limits, python, shell
+from workers.sandboxes.box.base import Exited, ProgramOrder, Returned, Stopped
+from workers.sandboxes.box.box import NamespaceBox
+
+
+async def test_a_command_gives_its_exit_code_and_both_streams(box: NamespaceBox) -> None:
+    found = await box.run(shell("echo out; echo err >&2; exit 3"), ignore_output)
+    assert isinstance(found, Exited)
+    assert (found.code, found.stdout, found.stderr) == (3, b"out\n", b"err\n")
+
+
+async def test_a_command_that_dies_of_a_signal_gives_minus_its_number(box: NamespaceBox) -> None:
+    found = await box.run(shell("kill -9 $$"), ignore_output)
+    assert isinstance(found, Exited)
+    assert found.code == -9
+
+
+async def test_a_program_that_is_not_there_is_answered_as_a_shell_would(box: NamespaceBox) -> None:
+    found = await box.run(command("no-such-program"), ignore_output)
+    assert isinstance(found, Exited)
+    assert found.code == 127
+    assert b"no-such-program: No such file or directory" in found.stderr
+
+
+async def test_output_comes_line_by_line_while_the_program_runs(box: NamespaceBox) -> None:
+    heard = Heard()
+    run = asyncio.create_task(box.run(shell("echo early; exec sleep 60"), heard))
+    await heard.first
+    assert heard == [("stdout", b"early")]
+    assert not run.done()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def test_stdin_of_any_size_arrives(box: NamespaceBox) -> None:
+    found = await box.run(command("wc", "-c", stdin=b"x" * 3_000_000), ignore_output)
+    assert isinstance(found, Exited)
+    assert found.stdout.split() == [b"3000000"]
+
+
+async def test_files_go_in_and_come_out(box: NamespaceBox) -> None:
+    order = shell(
+        "mkdir out; tr a-z A-Z <data/in.txt >out/up.txt",
+        files={"data/in.txt": b"hello", "blank": b""}, collect=("out/up.txt", "blank", "nowhere"),
+    )  # fmt: skip
+    found = await box.run(order, ignore_output)
+    assert isinstance(found, Exited)
+    assert found.files == {"out/up.txt": b"HELLO", "blank": b""}
+    assert found.missing == {"nowhere": "No such file or directory"}
+
+
+async def test_the_environment_is_what_the_order_says(box: NamespaceBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLO_API_KEY", "secret")
+    found = await box.run(command("env", env={"GIVEN": "yes"}), ignore_output)
+    assert isinstance(found, Exited)
+    names = {line.partition(b"=")[0] for line in found.stdout.splitlines()}
+    assert names - {b"LD_LIBRARY_PATH"} == {b"GIVEN", b"HOME", b"LANG", b"PATH"}
+
+
+async def test_main_is_called_with_the_inputs_and_its_result_comes_back(box: NamespaceBox) -> None:
+    found = await box.run_python(
+        python("def main(a, b): return {'sum': a + b}", inputs={"a": 1, "b": 2}), ignore_output
+    )
+    assert isinstance(found, Returned)
+    assert found.value == {"sum": 3}
+
+
+async def test_an_async_main_is_awaited(box: NamespaceBox) -> None:
+    found = await box.run_python(
+        python("import asyncio\nasync def main():\n    await asyncio.sleep(0)\n    return 1"), ignore_output
+    )
+    assert isinstance(found, Returned)
+    assert found.value == 1
+
+
+async def test_what_main_prints_is_output_and_not_its_result(box: NamespaceBox) -> None:
+    heard = Heard()
+    source = "import sys\ndef main():\n    print('to out')\n    print('to err', file=sys.stderr)\n    return 'kept'"
+    found = await box.run_python(python(source), heard)
+    assert isinstance(found, Returned)
+    assert found.value == "kept"
+    assert sorted(heard) == [("stderr", b"to err"), ("stdout", b"to out")]
+
+
+async def test_an_exception_is_told_with_the_users_own_lines(box: NamespaceBox) -> None:
+    found = await box.run_python(python("def main():\n    deep()\ndef deep():\n    1 / 0\n"), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.USER
+    assert found.error.message == "main.py:4: ZeroDivisionError: division by zero"
+    assert found.error.details is not None
+    assert "/opt/flo" not in str(found.error.details["stack"])
+
+
+async def test_a_syntax_error_names_its_line(box: NamespaceBox) -> None:
+    found = await box.run_python(python("def main():\n    return (\n"), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.SYNTAX
+    assert found.error.details is not None
+    assert found.error.details["line"] == 2
+
+
+async def test_the_time_limit_ends_a_run(box: NamespaceBox) -> None:
+    found = await box.run_python(
+        python("def main():\n    while True: pass", timeout=timedelta(seconds=0.5)), ignore_output
+    )
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.TIMED_OUT
+    assert found.error.details == {"limit": 500, "raise_with": "timeout_ms"}
+
+
+async def test_what_was_said_before_the_time_limit_is_kept(box: NamespaceBox) -> None:
+    found = await box.run(shell("echo said; sleep 60", timeout=timedelta(seconds=1)), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.stdout == b"said\n"
+
+
+async def test_the_memory_limit_is_told_for_python(box: NamespaceBox) -> None:
+    found = await box.run_python(python("def main(): return len('x' * 10**9)"), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.MEMORY_EXCEEDED
+    assert found.error.details == {"limit": 64, "raise_with": "memory_mb"}
+
+
+async def test_the_output_limit_ends_a_run(box: NamespaceBox) -> None:
+    found = await box.run(shell("yes"), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.OUTPUT_EXCEEDED
+    assert len(found.stdout) == 100_000
+
+
+async def test_the_processor_limit_ends_a_run(box: NamespaceBox) -> None:
+    found = await box.run(shell("while :; do :; done", cpu_seconds=1), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.TIMED_OUT
+    assert found.error.details == {"limit": 1, "raise_with": "cpu_seconds"}
+
+
+async def test_the_pid_limit_holds_and_is_told(box: NamespaceBox) -> None:
+    source = "import os, time\ndef main():\n    for _ in range(50):\n        if os.fork() == 0: time.sleep(60)"
+    found = await box.run_python(python(source, pids=8), ignore_output)
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.USER
+    assert "Resource temporarily unavailable" in found.error.message
+
+
+async def test_cancelling_a_run_kills_all_of_it(box: NamespaceBox) -> None:
+    heard = Heard()
+    run = asyncio.create_task(box.run(shell("sleep 61 & sleep 62 & echo up; wait"), heard))
+    await heard.first
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def test_twenty_boxes_at_once_do_not_mix(box: NamespaceBox) -> None:
+    orders = [python("def main(n): return n", inputs={"n": n}) for n in range(20)]
+    found = await asyncio.gather(*(box.run_python(order, ignore_output) for order in orders))
+    assert [outcome.value for outcome in found if isinstance(outcome, Returned)] == list(range(20))
+
+
+async def test_nothing_of_one_box_is_there_in_the_next(box: NamespaceBox) -> None:
+    await box.run(shell("echo leak >/tmp/leak; echo leak >leak; echo leak >/dev/shm/leak"), ignore_output)
+    found = await box.run(shell("ls -A /tmp /work /dev/shm | grep leak; true"), ignore_output)
+    assert isinstance(found, Exited)
+    assert found.stdout == b""
+
+
+async def test_a_box_is_used_once_also_when_it_was_spare(box: NamespaceBox) -> None:
+    source = "import uuid\ndef main(): return uuid.uuid4().hex"
+    found = [await box.run_python(python(source), ignore_output) for _ in range(3)]
+    assert len({outcome.value for outcome in found if isinstance(outcome, Returned)}) == 3
+
+
+async def test_boxes_do_not_share_the_state_of_the_random_generator(box: NamespaceBox) -> None:
+    found = [
+        await box.run_python(python("import random\ndef main(): return random.random()"), ignore_output)
+        for _ in range(2)
+    ]
+    assert len({outcome.value for outcome in found if isinstance(outcome, Returned)}) == 2
+
+
+async def test_usage_tells_what_was_used_and_what_held_it(box: NamespaceBox) -> None:
+    found = await box.run_python(python("def main(): return sum(range(10**6)) and None"), ignore_output)
+    assert found.usage.cpu > timedelta(0)
+    assert found.usage.peak_memory_bytes > 1_000_000
+    assert found.usage.cgroups == box.cgroups.held
+
+
+async def test_the_user_is_nobody_here_and_no_one_there(box: NamespaceBox) -> None:
+    found = await box.run(
+        shell("id -u; cat /proc/self/uid_map; grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status"), ignore_output
+    )
+    assert isinstance(found, Exited)
+    lines = found.stdout.decode().splitlines()
+    assert lines[0] == "1000"
+    assert lines[1].split()[0] == "1000"
+    assert {line.split()[1] for line in lines if line.startswith("Cap")} == {"0" * 16}
+    assert "NoNewPrivs:\t1" in lines
+    assert "Seccomp:\t2" in lines
+
+
+async def test_a_program_talks_over_its_socket_until_it_is_killed(box: NamespaceBox) -> None:
+    source = "import socket\ns = socket.socket(fileno=3)\nwhile True: s.sendall(s.recv(100).upper())"
+    program = await box.start(ProgramOrder(argv=("python3", "-c", source), app="tests", limits=limits()), ignore_output)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(program.channel, b"hello")
+    assert await loop.sock_recv(program.channel, 100) == b"HELLO"
+    program.kill()
+    found = await program.wait()
+    assert isinstance(found, Stopped)
+    assert found.error.kind == ErrorKind.CANCELLED
+
+
+async def test_a_program_may_have_its_socket_as_stdin_and_end_by_itself(box: NamespaceBox) -> None:
+    order = ProgramOrder(
+        argv=("sh", "-c", "read line; echo got $line; exit 5"), app="tests", limits=limits(), channel_fd=0
+    )
+    program = await box.start(order, ignore_output)
+    await asyncio.get_running_loop().sock_sendall(program.channel, b"it\n")
+    found = await program.wait()
+    assert isinstance(found, Exited)
+    assert (found.code, found.stdout) == (5, b"got it\n")
+
+
+async def test_node_runs_in_a_box(box: NamespaceBox) -> None:
+    found = await box.run(command("node", "-e", "console.log(6 * 7)", memory_mb=256), ignore_output)
+    assert isinstance(found, Exited)
+    assert (found.stdout, found.stderr) == (b"42\n", b"")
+
+
+@pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a//b", "./a", "a\nb", "a\0b", "a/", "x" * 2000])
+async def test_a_file_name_that_is_not_plainly_below_the_work_folder_is_refused(box: NamespaceBox, name: str) -> None:
+    with pytest.raises(Refused, match="relative path"):
+        await box.run(shell("true", files={name: b""}), ignore_output)
+    with pytest.raises(Refused, match="relative path"):
+        await box.run(shell("true", collect=(name,)), ignore_output)
+
+
+async def test_a_dead_workers_boxes_die_with_it(
+    tmp_path: Path, request: pytest.FixtureRequest, box: NamespaceBox
+) -> None:
+    """A worker that is killed -9 takes its zygote and boxes along."""
+    way = request.node.callspec.params["box"]
+    script = (
+        "import asyncio, sys\n"
+        "from tests.integration.box.boxes import open_box, shell\n"
+        "async def main():\n"
+        f"    box = await open_box(way={way!r}, spares=1)\n"
+        "    await box.run(shell('sleep 4242 & echo up; wait'), lambda *_: print('up', flush=True))\n"
+        "asyncio.run(main())\n"
+    )
+    import sys
+
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, cwd=Path.cwd()
+    )
+    assert worker.stdout is not None
+    await worker.stdout.readline()
+    below = _descendants(worker.pid)
+    pidfds = [os.pidfd_open(pid) for pid in below]
+    worker.kill()
+    await worker.wait()
+    assert len(below) >= 3
+    for pidfd in pidfds:
+        await _readable(pidfd)
+        os.close(pidfd)
+
+
+def _descendants(pid: int) -> list[int]:
+    from tests.integration.box.boxes import children
+
+    below = children(pid)
+    return [*below, *(deeper for child in below for deeper in _descendants(child))]
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    await asyncio.wait_for(ended, 10)
+    loop.remove_reader(fd)
