@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
 
 from schemas.nodes.code import CODE_JAVASCRIPT, CODE_TYPESCRIPT
 from schemas.nodes.control import RESPOND, TIME_DELAY
 from schemas.nodes.debug import DEBUG_LOG
 from schemas.nodes.http import HTTP_REQUEST
+from schemas.nodes.hub import HubShelf
 from schemas.nodes.spec import NodeType
 from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY
 from schemas.npm import NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 BUILT_IN = (CODE_JAVASCRIPT, CODE_TYPESCRIPT, HTTP_REQUEST, JSON_PARSE, JSON_STRINGIFY, TIME_DELAY, DEBUG_LOG, RESPOND)
+#: A place where no hub package ever is.
+NO_HUB = HubShelf(Path("/dev/null"))
 
 
 class Catalog(Mapping[str, NodeType]):
     """Node types by name, and what the operator allows of them: by mode, and which npm packages."""
 
-    def __init__(self, types: Iterable[NodeType], *, mode: ExecutionMode, npm: NpmAllow = NO_PACKAGES) -> None:
+    def __init__(
+        self,
+        types: Iterable[NodeType],
+        *,
+        mode: ExecutionMode,
+        npm: NpmAllow = NO_PACKAGES,
+        hub: HubShelf = NO_HUB,
+    ) -> None:
         self._types = {node_type.type: node_type for node_type in types}
         self.mode = mode
         self.npm = npm
+        self.hub = hub
 
     def __getitem__(self, name: str) -> NodeType:
-        return self._types[name]
+        found = self._types.get(name) or self.hub.get(name)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._types)
+        return chain(self._types, self.hub.names())
 
     def __len__(self) -> int:
-        return len(self._types)
+        return sum(1 for _ in self)
 
     def list(self) -> tuple[NodeType, ...]:
         """List the types, by name."""
-        return tuple(self._types[name] for name in sorted(self._types))
+        return tuple(self[name] for name in sorted(self))
 
 
-def load_catalog(mode: ExecutionMode = ExecutionMode.SANDBOX_CODE_ONLY, *, npm: NpmAllow = NO_PACKAGES) -> Catalog:
-    """Gather the built-in node types."""
-    return Catalog(BUILT_IN, mode=mode, npm=npm)
+def load_catalog(
+    mode: ExecutionMode = ExecutionMode.SANDBOX_CODE_ONLY,
+    *,
+    npm: NpmAllow = NO_PACKAGES,
+    hub: Path | None = None,
+) -> Catalog:
+    """Gather the built-in node types, and those that are installed in the folder `hub`."""
+    return Catalog(BUILT_IN, mode=mode, npm=npm, hub=HubShelf(hub) if hub is not None else NO_HUB)

@@ -57,6 +57,23 @@ class AsyncBackend(StrEnum):
     HTTP = "http"
 
 
+class KafkaSecurity(StrEnum):
+    """How a connection to Kafka is protected."""
+
+    PLAINTEXT = "PLAINTEXT"
+    SSL = "SSL"
+    SASL_PLAINTEXT = "SASL_PLAINTEXT"
+    SASL_SSL = "SASL_SSL"
+
+
+class KafkaSasl(StrEnum):
+    """How Flo shows Kafka who it is."""
+
+    PLAIN = "PLAIN"
+    SCRAM_SHA_256 = "SCRAM-SHA-256"
+    SCRAM_SHA_512 = "SCRAM-SHA-512"
+
+
 class Settings(BaseModel):
     """The environment, read once. Use `load_settings`, which words the mistakes for a person."""
 
@@ -79,7 +96,23 @@ class Settings(BaseModel):
     aws_region: str | None = Field(default=None, validation_alias="AWS_REGION")
     aws_endpoint_url: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
     sqs_queue_prefix: str = Field(default="flo-", validation_alias="SQS_QUEUE_PREFIX")
+    #: FIFO queues (`.fifo`): one message group per app.
+    sqs_fifo: bool = Field(default=False, validation_alias="SQS_FIFO")
     kafka_bootstrap_servers: str | None = Field(default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka_topic_prefix: str = Field(
+        default="flo-", pattern=r"^[A-Za-z0-9._-]{0,100}$", validation_alias="KAFKA_TOPIC_PREFIX"
+    )
+    kafka_consumer_group: str = Field(default="flo", min_length=1, validation_alias="KAFKA_CONSUMER_GROUP")
+    #: Partitions of topics that Flo makes: at most as many workers share a lane.
+    kafka_partitions: int = Field(default=12, ge=1, le=10_000, validation_alias="KAFKA_PARTITIONS")
+    #: Copies of topics that Flo makes; -1 leaves it to the broker.
+    kafka_replication: int = Field(default=-1, ge=-1, le=100, validation_alias="KAFKA_REPLICATION_FACTOR")
+    kafka_security: KafkaSecurity = Field(default=KafkaSecurity.PLAINTEXT, validation_alias="KAFKA_SECURITY_PROTOCOL")
+    kafka_sasl: KafkaSasl = Field(default=KafkaSasl.PLAIN, validation_alias="KAFKA_SASL_MECHANISM")
+    kafka_username: str | None = Field(default=None, validation_alias="KAFKA_SASL_USERNAME")
+    kafka_password: SecretStr | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD")
+    #: File with the authorities that the broker's certificate is checked against; none means this machine's own.
+    kafka_ca_file: Path | None = Field(default=None, validation_alias="KAFKA_SSL_CAFILE")
     executor_url: str | None = Field(default=None, validation_alias="EXECUTOR_URL")
     lambda_function: str | None = Field(default=None, validation_alias="LAMBDA_EXECUTOR_FUNCTION")
     k8s_namespace: str = Field(default="default", validation_alias="K8S_NAMESPACE")
@@ -123,7 +156,7 @@ class Settings(BaseModel):
     @property
     def hub(self) -> Path:
         """Where installed hub packages are."""
-        return self.home / "hub"
+        return self.home.absolute() / "hub"
 
     @property
     def store_url(self) -> str:

@@ -13,6 +13,7 @@ from schemas.catalog import Catalog
 from schemas.errors import Invalid, Problem
 from schemas.flow import Connection, FlowDocument, Node
 from schemas.json import dumps
+from schemas.nodes.hub import PREFIX as HUB_PREFIX
 from schemas.nodes.spec import NodeType, PushLimits
 from schemas.typed import is_typed_form, plain_config
 from schemas.wording import did_you_mean, listed, problems_of, short
@@ -213,6 +214,10 @@ def _check_types(draft: _Draft, catalog: Catalog) -> dict[int, NodeType]:
     for index, node in draft.nodes.items():
         node_type = catalog.get(node.node_type)
         path = f"nodes[{index}].node_type"
+        if node_type is None and node.node_type.startswith(HUB_PREFIX):
+            message, fix = catalog.hub.missing(node.node_type)
+            draft.wrong(path, f'node "{node.id}": {message}', fix)
+            continue
         if node_type is None:
             known = sorted(catalog)
             draft.wrong(

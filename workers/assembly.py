@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 import structlog
 
-from dispatch.bell import RedisBell, Topic
+from dispatch.bell import Topic, open_bell
 from dispatch.feed import Feed
 from dispatch.leases import WorkerIdentity, WorkerLease
 from dispatch.queues.celery_app import control_url
@@ -21,6 +21,7 @@ from schemas.catalog import load_catalog
 from schemas.settings import ExecutorName, Settings
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
+from workers.engine.registry import HubRegistry
 from workers.executors.base import RunOrder
 from workers.executors.choose import ExecutorChoice
 from workers.executors.inline import InlineExecutor
@@ -61,7 +62,7 @@ class Assembly:
         settings, identity = self._settings, self._identity
         store = await Store.open(settings.store_url)
         self._closing.append(store.aclose)
-        bell = RedisBell(control_url(settings))
+        bell = open_bell(control_url(settings))
         self._closing.append(bell.aclose)
         feed = Feed(store, bell)
         writer = RunWriter(store, on_events=feed.announce, patience=timedelta(minutes=10))
@@ -73,8 +74,9 @@ class Assembly:
         http = open_client(allow_private_network=settings.allow_private_network)
         self._closing.append(http.aclose)
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
-        inline = InlineExecutor(partial(_tools, code, preparer, http, inline_http_cap))
-        catalog = load_catalog(settings.execution_mode, npm=settings.npm)
+        tools_for = partial(_tools, code, preparer, http, inline_http_cap)
+        inline = InlineExecutor(tools_for, registry=HubRegistry(settings.hub))
+        catalog = load_catalog(settings.execution_mode, npm=settings.npm, hub=settings.hub)
         self.dispatcher = Dispatcher(
             owner=identity.id,
             writer=writer,

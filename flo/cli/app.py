@@ -12,6 +12,7 @@ from flo.cli import processes
 from flo.cli.dead_letters import dead_letters
 from flo.cli.dev import dev
 from flo.cli.doctor import doctor
+from flo.cli.hub import hub
 from flo.cli.init import init
 from flo.cli.invoke import invoke
 from flo.cli.logs import logs
@@ -64,6 +65,7 @@ app.command(rich_help_panel=_FILES)(init)
 app.command(rich_help_panel=_FILES)(validate)
 app.command(rich_help_panel=_FILES)(run)
 app.command(rich_help_panel=_FILES)(nodes)
+app.add_typer(hub, name="hub", rich_help_panel=_FILES)
 
 app.command(rich_help_panel=_SERVER)(push)
 app.command(rich_help_panel=_SERVER)(invoke)

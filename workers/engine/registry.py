@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from schemas.catalog import BUILT_IN as BUILT_IN_TYPES
+from schemas.nodes.hub import HubShelf
 from schemas.nodes.spec import NodeType
 from workers.nodes.code import Code
 from workers.nodes.control import Delay, Respond
 from workers.nodes.debug import DebugLog
 from workers.nodes.http import HttpRequest
+from workers.nodes.hub import HubNode
 from workers.nodes.node import Node
 from workers.nodes.transform import JsonParse, JsonStringify
 
@@ -41,3 +44,31 @@ _WORK: dict[str, Node[Any]] = {
 BUILT_IN: Registry = MappingProxyType(
     {node_type.type: Registered(node_type, _WORK[node_type.type]) for node_type in BUILT_IN_TYPES}
 )
+
+
+class HubRegistry(Mapping[str, Registered]):
+    """The built-in node types, and the hub packages in a folder as they are now."""
+
+    def __init__(self, folder: Path, *, built_in: Registry = BUILT_IN) -> None:
+        self._built_in = built_in
+        self._shelf = HubShelf(folder)
+        self._hub: dict[str, Registered] = {}
+
+    def __getitem__(self, name: str) -> Registered:
+        found = self._built_in.get(name)
+        if found is not None:
+            return found
+        node_type, home = self._shelf.get(name), self._shelf.home(name)
+        if node_type is None or home is None:
+            raise KeyError(name)
+        known = self._hub.get(name)
+        if known is None or known.type is not node_type:  # installed anew since
+            known = self._hub[name] = Registered(node_type, HubNode(name, home))
+        return known
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._built_in
+        yield from self._shelf.names()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

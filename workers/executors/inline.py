@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from schemas.outcome import Outcome
 from workers.engine.drive import run_flow
+from workers.engine.registry import BUILT_IN, Registry
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.nodes.node import NodeTools
@@ -14,12 +15,18 @@ from workers.nodes.node import NodeTools
 class InlineExecutor:
     """The engine itself. `tools_for` makes what the nodes of one attempt may use."""
 
-    def __init__(self, tools_for: Callable[[RunOrder], NodeTools]) -> None:
+    def __init__(self, tools_for: Callable[[RunOrder], NodeTools], *, registry: Registry = BUILT_IN) -> None:
         self._tools_for = tools_for
+        self._registry = registry
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         return await run_flow(
-            order.document, order.payload, tools=self._tools_for(order), events=events, past=order.past
+            order.document,
+            order.payload,
+            tools=self._tools_for(order),
+            events=events,
+            past=order.past,
+            registry=self._registry,
         )
 
     async def aclose(self) -> None:

@@ -60,7 +60,9 @@ def _ports(outcome: CodeOutcome) -> Mapping[str, JSONValue]:
             assert_never(outcome)
 
 
-async def run_prepared(order: CodeOrder, prepared: Prepared, call: NodeCall[Any]) -> CodeOutcome:
+async def run_prepared(
+    order: CodeOrder, prepared: Prepared, call: NodeCall[Any], *, own_first: bool = True
+) -> CodeOutcome:
     """Run built code; errors, stacks and logs speak of the lines that were written, not of those that were built."""
     maps: list[SourceMap] = []
 
@@ -75,5 +77,5 @@ async def run_prepared(order: CodeOrder, prepared: Prepared, call: NodeCall[Any]
 
     outcome = await call.tools.code.run(order, on_log)
     if isinstance(outcome, CodeFailed) and outcome.error.details:
-        return CodeFailed(translated(outcome.error, source_map(), order.filename))
+        return CodeFailed(translated(outcome.error, source_map(), order.filename, own_first=own_first))
     return outcome

@@ -102,8 +102,11 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
-def translated(error: RunError, source_map: SourceMap, filename: str) -> RunError:
-    """Rewrite an error of built code, so that its message, place and stack speak of the source as written."""
+def translated(error: RunError, source_map: SourceMap, filename: str, *, own_first: bool) -> RunError:
+    """Rewrite an error of built code, so that its message, place and stack speak of the source as written.
+
+    Of an error in a package, the place is where the user's own code called it, if `own_first`.
+    """
     details = dict(error.details or {})
     line, column = details.get("line"), details.get("column")
     message = error.message
@@ -112,7 +115,7 @@ def translated(error: RunError, source_map: SourceMap, filename: str) -> RunErro
         place = source_map.place(line, column)
         if isinstance(details.get("stack"), str):
             details["stack"] = source_map.translate(str(details["stack"]), filename)
-            place = _first_own(str(details["stack"]), filename) or place
+            place = (_first_own(str(details["stack"]), filename) if own_first else None) or place
         if place is not None:
             details |= {"line": place.line, "column": place.column}
             message = f"{place.file or filename}:{place.line}:{place.column}: {message}"

@@ -17,6 +17,7 @@ from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunErr
 from schemas.run import EventType, Happening, Lane, RunStatus, RunView, status_of
 from schemas.settings import ExecutorName, Settings
 from workers.engine.drive import run_flow
+from workers.engine.registry import HubRegistry, Registry
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.preparer import CachingPreparer
@@ -36,7 +37,7 @@ async def run_here(document: FlowDocument, payload: JSONValue, settings: Setting
     outcome: Outcome = Cancelled(reason="stopped from outside")
     with contextlib.suppress(asyncio.CancelledError):
         async with open_tools(document, settings, run_id=run_id) as tools:
-            outcome = await _attempt(document, payload, tools, events)
+            outcome = await _attempt(document, payload, tools, events, HubRegistry(settings.hub))
     status, result, error = settle(outcome)
     return RunView(
         run_id=run_id,
@@ -58,12 +59,14 @@ async def run_here(document: FlowDocument, payload: JSONValue, settings: Setting
     )
 
 
-async def _attempt(document: FlowDocument, payload: JSONValue, tools: NodeTools, events: LineSink) -> Outcome:
+async def _attempt(
+    document: FlowDocument, payload: JSONValue, tools: NodeTools, events: LineSink, registry: Registry
+) -> Outcome:
     """Do what a dispatcher does around the engine: say that the run started, and how it ended."""
     events.emit(Happening(EventType.RUN_STARTED, {"attempt": 1, "worker": LOCAL_APP, "executor": "inline"}))
     outcome: Outcome
     try:
-        outcome = await run_flow(document, payload, tools=tools, events=events)
+        outcome = await run_flow(document, payload, tools=tools, events=events, registry=registry)
     except asyncio.CancelledError:
         outcome = Cancelled(reason="stopped from outside")
     status, result, error = settle(outcome)

@@ -19,7 +19,7 @@ STACK_LINES = 20
 
 _NO_NETWORK = "code has no network: use an http.request node"
 _NO_NODE = "code runs in plain V8, without what Node and browsers add"
-_NO_PACKAGES = "npm packages and Node modules are not available in this mode"
+_NO_PACKAGES = 'npm packages must stand in the node\'s "dependencies", and Node modules are not available'
 _HINTS = {
     **dict.fromkeys(["fetch", "XMLHttpRequest", "WebSocket"], _NO_NETWORK),
     **dict.fromkeys(["Buffer", "URL", "URLSearchParams", "crypto", "document", "process", "window"], _NO_NODE),

@@ -278,13 +278,14 @@ async def test_a_missing_default_export_names_the_others(pool: V8Pool) -> None:
 async def test_an_import_names_the_package_and_its_place(pool: V8Pool) -> None:
     error = await error_of(pool, "\nimport _ from 'lodash';\nexport default () => _")
     assert error.message == (
-        'code.js:2:15: Cannot import "lodash": npm packages and Node modules are not available in this mode'
+        'code.js:2:15: Cannot import "lodash": npm packages must stand in the node\'s "dependencies", '
+        "and Node modules are not available"
     )
 
 
 async def test_require_and_dynamic_import_are_refused(pool: V8Pool) -> None:
     assert (
-        'Cannot load "fs": npm packages and Node modules'
+        'Cannot load "fs": npm packages must stand'
         in (await error_of(pool, "module.exports = () => require('fs')")).message
     )
     assert (await error_of(pool, "export default () => import('fs')")).kind == ErrorKind.USER

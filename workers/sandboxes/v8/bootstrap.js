@@ -157,7 +157,7 @@
     define("module", common);
     define("exports", common.exports);
     define("require", (name) => {
-      throw new ErrorOf(`Cannot load ${stringify(TextOf(name))}: npm packages and Node modules are not available in this mode`);
+      throw new ErrorOf(`Cannot load ${stringify(TextOf(name))}: npm packages must stand in the node's "dependencies", and Node modules are not available`);
     });
     return common;
   };

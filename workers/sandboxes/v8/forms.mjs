@@ -58,7 +58,7 @@ function importProblem(wanted, source) {
   const before = source.slice(0, start).split("\n");
   return {
     kind: "user_error",
-    message: `Cannot import ${JSON.stringify(wanted)}: npm packages and Node modules are not available in this mode`,
+    message: `Cannot import ${JSON.stringify(wanted)}: npm packages must stand in the node's "dependencies", and Node modules are not available`,
     line: before.length,
     column: before.at(-1).length + 1,
   };
