@@ -7,11 +7,12 @@ https://docs.celeryq.dev/en/stable/internals/protocol.html inside kombu's virtua
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kombu.transport.redis import Channel
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from schemas.errors import Unavailable
@@ -36,12 +37,21 @@ class RedisQueue:
         for job in jobs:
             lists.setdefault(list_name(job.queue, job.priority), []).append(envelope(job))
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for name, messages in lists.items():
-                    pipe.lpush(name, *messages)
-                await pipe.execute()
-        except (RedisError, OSError) as error:
+            await self._push(lists)
+        except (RedisConnectionError, OSError):
+            # The connection may be one from before Redis was restarted. Sent twice is harmless: a doubled hint.
+            try:
+                await self._push(lists)
+            except (RedisError, OSError) as error:
+                raise self._unavailable(error) from error
+        except RedisError as error:
             raise self._unavailable(error) from error
+
+    async def _push(self, lists: Mapping[str, Sequence[str]]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name, messages in lists.items():
+                pipe.lpush(name, *messages)
+            await pipe.execute()
 
     async def depth(self, queue: str) -> int:
         try:
