@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -18,7 +20,8 @@ from dispatch.queues.celery_app import control_url
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
-from schemas.settings import ExecutorName, Settings
+from schemas.errors import SettingsError
+from schemas.settings import ExecutionMode, ExecutorName, Settings
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
 from workers.engine.registry import HubRegistry
@@ -60,6 +63,7 @@ class Assembly:
 
     async def _open(self) -> None:
         settings, identity = self._settings, self._identity
+        _check_mode(settings)
         store = await Store.open(settings.store_url)
         self._closing.append(store.aclose)
         bell = open_bell(control_url(settings))
@@ -99,10 +103,11 @@ class Assembly:
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Without a heartbeat this worker counts as dead: stop its runs, and let the process end and be restarted.
+            # Without a heartbeat this worker counts as dead: stop its runs, and end, so that it is started again.
             log.critical("heartbeat.broke", error=repr(error), exc_info=error)
             self.dispatcher.stop_taking()
             self.dispatcher.lose_all("the heartbeat broke")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     async def _close(self) -> None:
         if self._beating is not None:
@@ -125,3 +130,11 @@ def _tools(
         inline_http_cap=inline_http_cap,
         preparer=preparer,
     )
+
+
+def _check_mode(settings: Settings) -> None:
+    """Refuse to promise a sandbox that this worker does not have."""
+    if settings.execution_mode is not ExecutionMode.SANDBOX_CODE_ONLY:
+        raise SettingsError(
+            f"FLO_EXECUTION_MODE is {settings.execution_mode}, but workers run only SANDBOX_CODE_ONLY so far; unset it"
+        )
