@@ -66,6 +66,21 @@ class LocalBell:
         self._listeners.clear()
 
 
+class SilentBell:
+    """A bell that nobody hears: without a Redis, followers look in SQL often."""
+
+    live = False
+
+    def ring(self, topic: Topic, hint: JSONValue) -> None:
+        pass
+
+    def listen(self, topic: Topic, listener: Listener) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
 class RedisBell:
     """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline."""
 
@@ -123,3 +138,8 @@ class RedisBell:
         hint = loads(data)
         for listener in self._listeners[Topic(channel.removeprefix(self._prefix))]:
             listener(hint)
+
+
+def open_bell(url: str | None) -> Bell:
+    """Make the bell of this process; None when there is no Redis to ring it on."""
+    return RedisBell(url) if url is not None else SilentBell()
