@@ -10,12 +10,12 @@ from datetime import timedelta
 
 from starlette.requests import HTTPConnection
 
-from dispatch.bell import Bell, RedisBell
+from dispatch.bell import Bell, open_bell
 from dispatch.feed import Feed
 from dispatch.outbox import Publisher
 from dispatch.queues.base import Queue
 from dispatch.queues.celery_app import control_url
-from dispatch.queues.redis_queue import RedisQueue
+from dispatch.queues.choose import open_queue
 from dispatch.store.keys import server_secret
 from dispatch.store.session import Store
 from dispatch.store.vault import Vault
@@ -27,8 +27,7 @@ from scheduler.live import Ear
 from scheduler.targets import Targets
 from scheduler.webhooks.intake import Intake
 from schemas.catalog import Catalog, load_catalog
-from schemas.errors import SettingsError
-from schemas.settings import AsyncBackend, Settings
+from schemas.settings import Settings
 
 #: How long an accept waits for a database that is away before the caller is told (503).
 PATIENCE = timedelta(seconds=5)
@@ -74,7 +73,7 @@ async def open_spine(
             tokens = PollTokens(await server_secret(connection, "poll"))
         queue = queue or open_queue(settings)
         closing.push_async_callback(queue.aclose)
-        bell = bell or RedisBell(control_url(settings))
+        bell = bell or open_bell(control_url(settings))
         closing.push_async_callback(bell.aclose)
         feed = Feed(store, bell)
         writer = RunWriter(store, on_events=feed.announce, patience=PATIENCE)
@@ -98,15 +97,6 @@ async def open_spine(
             figures=Figures(),
             ear=Ear(bell),
         )
-
-
-def open_queue(settings: Settings) -> Queue:
-    """Connect to the carrier that ASYNC_EXECUTION_BACKEND names."""
-    match settings.async_backend:
-        case AsyncBackend.REDIS:
-            return RedisQueue(settings.redis_url)
-        case other:
-            raise SettingsError(f"ASYNC_EXECUTION_BACKEND is {other!s}, which this build can't carry; allowed: redis")
 
 
 def spine_of(connection: HTTPConnection) -> Spine:

@@ -10,11 +10,14 @@ from kombu.utils import json as kombu_json
 
 from schemas.job import JobKind
 from schemas.json import dumps
-from schemas.settings import Settings
+from schemas.settings import AsyncBackend, Settings
 
 #: Kombu's name for `redis_transport.JobTransport`.
 FAST_REDIS = "flo-redis"
 TRANSPORT_ALIASES[FAST_REDIS] = "dispatch.queues.redis_transport:JobTransport"
+#: Kombu's name for `no_broker.NoBroker`.
+_NO_BROKER = "flo-none"
+TRANSPORT_ALIASES[_NO_BROKER] = "dispatch.queues.no_broker:NoBroker"
 
 #: Celery's JSON, written by a faster encoder; every reader takes it for plain JSON.
 _FAST_JSON = "flo-json"
@@ -26,15 +29,21 @@ _HEALTH_CHECK = 5
 LANES = tuple(str(kind) for kind in JobKind)
 
 
-def control_url(settings: Settings) -> str:
-    """Where worker events and remote control go."""
+def control_url(settings: Settings) -> str | None:
+    """Where worker events and remote control go; None when the jobs are not on Redis and no other Redis is named."""
+    if settings.async_backend in (AsyncBackend.SQS, AsyncBackend.KAFKA):
+        return settings.events_url
     return settings.events_url or settings.redis_url
 
 
 def make_celery(settings: Settings, *, transport: str | None = None) -> Celery:
     """Make the app; `transport` names another kombu transport than the URL's own (`FAST_REDIS` for workers)."""
-    app = Celery("flo", broker=control_url(settings), set_as_current=False)
+    broker = control_url(settings)
+    app = Celery("flo", broker=broker or f"{_NO_BROKER}://", set_as_current=False)
+    if broker is None:
+        transport = None
     app.conf.update(
+        worker_enable_remote_control=broker is not None,
         broker_transport=transport,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
