@@ -17,6 +17,7 @@ from schemas.errors import Unavailable
 from tests.servers import missing
 from workers.sandboxes.box.base import BoxLimits, CommandOrder, OnOutput, PythonOrder, ignore_output
 from workers.sandboxes.box.box import NamespaceBox
+from workers.sandboxes.box.cgroups import find_tree
 from workers.sandboxes.box.egress import NO_EGRESS, Egress
 from workers.sandboxes.box.open import WAYS, open_box
 
@@ -85,10 +86,8 @@ def children(pid: int) -> list[int]:
 
 def cgroup_homes() -> list[Path]:
     """The cgroups that were made in this process's name, in whichever hierarchy."""
-    top = Path("/sys/fs/cgroup")
-    return sorted(
-        path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in top.glob(f"{depth}/flo.*.{os.getpid()}.*")
-    )
+    folders = dict.fromkeys(find_tree().folders.values())
+    return sorted(home for folder in folders for home in folder.glob(f"flo.*.{os.getpid()}.*"))
 
 
 async def assert_clean(box: NamespaceBox) -> None:

@@ -46,7 +46,7 @@ class NamespaceBox:
         self.way = way
         self.cgroups = cgroups
         self._environment = dict(environment)
-        self._open_proxy = open_proxy
+        self.open_proxy = open_proxy
         self._endings: dict[BoxLife, asyncio.Task[Ending]] = {}
         self._closing = False
         self._most_spares = spares
@@ -123,7 +123,7 @@ class NamespaceBox:
     async def _begin(self, plan: Plan) -> BoxLife:
         began = asyncio.get_running_loop().time()
         shell = await self._take(plan.limits.tmp_mb)
-        life = BoxLife(plan, shell, self.cgroups, self._open_proxy, began)
+        life = BoxLife(plan, shell, self.cgroups, self.open_proxy, began)
         ending = asyncio.get_running_loop().create_task(life.finish())
         self._endings[life] = ending
         ending.add_done_callback(partial(self._end, life, plan.limits.tmp_mb))

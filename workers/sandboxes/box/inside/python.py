@@ -13,6 +13,7 @@ import io
 import json
 import linecache
 import os
+import signal
 import sys
 import traceback
 import types
@@ -30,6 +31,8 @@ VALUE, ERROR = b"V", b"E"
 def run(task: Task) -> NoReturn:
     """Call the code, send its answer, and end this process."""
     _open_streams()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_IGN)  # as in any Python: the call that went wrong raises instead
     gc.unfreeze()
     gc.enable()
     if task.entry:
@@ -38,7 +41,7 @@ def run(task: Task) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001, S112 - user code may have put anything there
+        except BaseException:  # noqa: BLE001, S112 - user code may have put anything there
             continue
     left = memoryview(answer)
     while left:

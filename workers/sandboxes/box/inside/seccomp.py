@@ -32,7 +32,7 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SHARED_PERSONALITY = (0, 0xFFFFFFFF)
 
 #: Refused outright, as (x86_64, aarch64); None where the architecture never had it.
-_REFUSED: dict[str, tuple[int | None, int | None]] = {
+REFUSED: dict[str, tuple[int | None, int | None]] = {
     # mounts and roots
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
     "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431),
@@ -77,7 +77,7 @@ def program(machine: str = MACHINE) -> bytes:
     if column is None:
         raise KeyError(machine)
     watched = {name: numbers[column] for name, numbers in _WATCHED.items()}
-    refused = [numbers[column] for numbers in _REFUSED.values()]
+    refused = [numbers[column] for numbers in REFUSED.values()]
     lines = [_line(_LOAD, _ARCH), *_unless_equal(_ARCHES[machine], _KILL), _line(_LOAD, _NR)]
     lines += _if(_AT_LEAST, _X32, _refuse(errno.ENOSYS))
     lines += _if(_AT_LEAST, _LAST_KNOWN + 1, _refuse(errno.ENOSYS))

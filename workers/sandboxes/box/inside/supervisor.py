@@ -60,6 +60,8 @@ def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
     """Live the box's whole life; never returns."""
     lines = Lines.of(fds)
     worker = socket.socket(fileno=lines.control)
+    # Python's handler would let anyone in the box end pid 1 by a SIGINT; with the default action it is immune.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         _join_cgroups(lines.cgroups)
         place.furnish()
