@@ -81,8 +81,8 @@ def _reason(code: str, package: str, error: Mapping[str, str], exit_code: int) -
 
 def _package(text: str) -> str:
     """Find which package npm speaks of: `name@version`, or the last part of the address that it asked for."""
-    spec = _SPEC.search(text)
+    spec = _SPEC.search(re.sub(r"https?://\S+", "", text))
     if spec is not None and not spec[2].startswith("undefined"):
-        return spec[0].rstrip(".")
+        return spec[0].rstrip(".:")
     address = re.search(r"https?://\S*?/((?:@[^/\s]+(?:/|%2[fF]))?[^/\s,]+)(?=[\s,]|$)", text)
     return unquote(address[1]) if address else ""

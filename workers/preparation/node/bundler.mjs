@@ -5,6 +5,7 @@
 //      {type: "build", id, entry, folder, dependencies}                  what a hub package runs
 // out: {type: "ready"}   {type: "built", id, code, map, problems: [{message, line, column, file, is_syntax}]}
 import { realpathSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { isBuiltin } from "node:module";
 import path from "node:path";
 import esbuild from "esbuild";
@@ -89,14 +90,20 @@ function packageOf(specifier) {
   return specifier.split("/", specifier.startsWith("@") ? 2 : 1).join("/");
 }
 
-/** Lets no package read files outside the folder into which it was installed. */
+/**
+ * Lets no package read files outside the folder into which it was installed: neither by an import, nor by a comment
+ * that names a source map, which esbuild would open wherever it is.
+ */
 function fencePlugin(folder) {
   return {
     name: "flo-fence",
     setup(build) {
-      build.onLoad({ filter: /.*/, namespace: "file" }, (args) => {
-        if (folder !== null && args.path.startsWith(`${folder}${path.sep}`)) return undefined;
-        return { errors: [{ text: "a package may not import files from outside its folder" }] };
+      build.onLoad({ filter: /.*/, namespace: "file" }, async (args) => {
+        if (folder === null || !args.path.startsWith(`${folder}${path.sep}`)) {
+          return { errors: [{ text: "A package may not import files from outside its folder" }] };
+        }
+        const contents = await readFile(args.path, "utf8");
+        return { contents: contents.replace(/([#@]\s*source)(MappingURL=)/g, "$1-$2"), loader: "default" };
       });
     },
   };
