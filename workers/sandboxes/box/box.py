@@ -122,38 +122,41 @@ class NamespaceBox:
 
     async def _begin(self, plan: Plan) -> BoxLife:
         began = asyncio.get_running_loop().time()
-        shell = await self._take(plan.limits.tmp_mb)
+        shell = await self._take(plan)
         life = BoxLife(plan, shell, self.cgroups, self.open_proxy, began)
         ending = asyncio.get_running_loop().create_task(life.finish())
         self._endings[life] = ending
-        ending.add_done_callback(partial(self._end, life, plan.limits.tmp_mb))
+        ending.add_done_callback(partial(self._end, life, plan))
         return life
 
-    def _end(self, life: BoxLife, tmp_mb: int, _: asyncio.Task[Ending]) -> None:
+    def _end(self, life: BoxLife, plan: Plan, _: asyncio.Task[Ending]) -> None:
         self._endings.pop(life, None)
         # Only now, and a little later: the making of the next box would take the processor from this one's answer.
-        asyncio.get_running_loop().call_later(_REFILL_PAUSE, self._refill, tmp_mb)
+        asyncio.get_running_loop().call_later(_REFILL_PAUSE, self._refill, plan)
 
-    async def _take(self, tmp_mb: int) -> Shell:
-        """Take a spare box, or make one; either way it was never used."""
+    async def _take(self, plan: Plan) -> Shell:
+        """Take a spare box that fits, or make one; either way it was never used."""
         if self._closing:
             raise Unavailable("the sandbox is closing")
-        fits = [spare for spare in self._spares if not self.way.fixed_size or spare.tmp_mb == tmp_mb]
-        for spare in fits:
+        for spare in [spare for spare in self._spares if spare.given == plan.furnishing]:
             self._spares.remove(spare)
             if not spare.is_dead:
                 return spare
             await spare.discard(self.cgroups)
-        return await open_shell(self.way, self.cgroups, tmp_mb=tmp_mb)
+        return await open_shell(self.way, self.cgroups, plan.furnishing, plan.limits)
 
-    def _refill(self, tmp_mb: int) -> None:
-        if self._refilling is None and len(self._spares) < self._most_spares and not self._closing:
-            self._refilling = asyncio.get_running_loop().create_task(self._make_spares(tmp_mb))
+    def _refill(self, plan: Plan) -> None:
+        if self._refilling is None and not self._closing:
+            self._refilling = asyncio.get_running_loop().create_task(self._make_spares(plan))
 
-    async def _make_spares(self, tmp_mb: int) -> None:
+    async def _make_spares(self, plan: Plan) -> None:
+        """Make boxes for the next orders, taking them to be like the last one."""
         try:
+            for odd in [spare for spare in self._spares if spare.given != plan.furnishing]:
+                self._spares.remove(odd)
+                await odd.discard(self.cgroups)
             while len(self._spares) < self._most_spares and not self._closing:
-                self._spares.append(await open_shell(self.way, self.cgroups, tmp_mb=tmp_mb))
+                self._spares.append(await open_shell(self.way, self.cgroups, plan.furnishing, plan.limits))
         except (Unavailable, OSError):
             pass  # the next order meets the same, and tells
         finally:
@@ -171,9 +174,6 @@ class NamespaceBox:
             env=env,
             files=tuple((name, len(content)) for name, content in order.files.items()),
             collect_bytes=order.limits.max_output_bytes,
-            tmp_mb=order.limits.tmp_mb,
-            tmp_files=max(64, order.limits.tmp_mb * (1 << 20) // _BYTES_PER_FILE),
-            has_proxy=order.egress.reach != "none",
             rlimits=rlimits(order.limits, python=python, memory_is_held="memory" in self.cgroups.held),
             **what,
         )
@@ -185,8 +185,6 @@ _ANSWER_FD = 3
 _TRIAL = timedelta(seconds=10)
 #: Seconds after an order at which a spare box is made for the next.
 _REFILL_PAUSE = 0.002
-#: Bytes of scratch space for each file that may be in it.
-_BYTES_PER_FILE = 4096
 #: What programs look at to find a proxy; curl wants the lower-case one.
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 

@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from schemas.errors import Unavailable
 from workers.sandboxes.box.inside import root
 from workers.sandboxes.box.inside.room import HOSTNAME
-from workers.sandboxes.box.inside.task import INSIDE_ID
+from workers.sandboxes.box.inside.task import INSIDE_ID, Furnishing
 from workers.sandboxes.box.runtime import Runtime
 from workers.sandboxes.box.ways import Death, Life
 from workers.sandboxes.box.zygote import NOBODY
@@ -39,7 +40,7 @@ class BubblewrapWay:
     """Starts one bwrap per box."""
 
     name = "bubblewrap"
-    fixed_size = True
+    limits_files = False
 
     def __init__(self, runtime: Runtime) -> None:
         program = shutil.which("bwrap")
@@ -49,13 +50,13 @@ class BubblewrapWay:
         self._runtime = runtime
         self._boxes: set[_Wrapped] = set()
 
-    async def launch(self, fds: Sequence[int], *, tmp_mb: int) -> Life:
+    async def launch(self, fds: Sequence[int], given: Furnishing) -> Life:
         told, teller = os.pipe()
         files = {f"/etc/{name}": _memory_file(text) for name, text in root.WRITTEN.items()}
         arguments = [
-            self._program, "--info-fd", str(teller), *_arguments(self._runtime, tmp_mb),
+            self._program, "--info-fd", str(teller), *_arguments(self._runtime, given.tmp_mb),
             *(word for place, fd in files.items() for word in ("--file", str(fd), place)),
-            "--remount-ro", "/", "--", *_first_process(self._runtime, fds),
+            "--remount-ro", "/", "--", *_first_process(self._runtime, fds, given),
         ]  # fmt: skip
         # Root hands over to a user who owns nothing: no check of a file's permissions is ever made for root.
         lesser = NOBODY if os.geteuid() == 0 else None
@@ -194,9 +195,9 @@ def _bring(path: str) -> list[str]:
     return ["--ro-bind", path, path] if place.exists() else []
 
 
-def _first_process(runtime: Runtime, fds: Sequence[int]) -> list[str]:
+def _first_process(runtime: Runtime, fds: Sequence[int], given: Furnishing) -> list[str]:
     code = f"import sys; sys.path[:0] = {[*runtime.path]!r}; from inside.cold import main; main()"
-    return [runtime.python, "-I", "-S", "-c", code, json.dumps(list(fds))]
+    return [runtime.python, "-I", "-S", "-c", code, json.dumps({"given": asdict(given), "fds": list(fds)})]
 
 
 def _memory_file(text: str) -> int:

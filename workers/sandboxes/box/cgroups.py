@@ -109,8 +109,13 @@ class Group:
     def __init__(self, version: int, folders: Mapping[str, Path]) -> None:
         self._version = version
         self._folders = folders
+        self._limits: BoxLimits | None = None
 
     def limit(self, limits: BoxLimits) -> None:
+        """Set the limits; what is set already is left."""
+        if limits == self._limits:
+            return
+        self._limits = limits
         memory = limits.memory_mb * (1 << 20) + OVERHEAD
         pids = limits.pids + _OWN_PIDS
         if self._version == 2:

@@ -15,7 +15,7 @@ from workers.sandboxes.box.cgroups import Cgroups
 from workers.sandboxes.box.control import Control
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.box.inside import frames
-from workers.sandboxes.box.inside.task import Task
+from workers.sandboxes.box.inside.task import Furnishing, Task
 from workers.sandboxes.box.outcome import Ending, Halt
 from workers.sandboxes.box.proxy import Proxy
 from workers.sandboxes.box.shell import Shell
@@ -42,6 +42,10 @@ class Plan:
     #: What the program's socket is for: its answer, or its owner.
     socket: Literal["answer", "channel"] | None = None
 
+    @property
+    def furnishing(self) -> Furnishing:
+        return Furnishing(tmp_mb=self.limits.tmp_mb, has_proxy=self.egress.reach != "none")
+
 
 class BoxLife:
     """Starts when made. Await `finish` in a task that is never cancelled; `halt` ends the box before its time."""
@@ -66,7 +70,7 @@ class BoxLife:
         self._lines = {name: Lines(partial(plan.on_output, name)) for name in self._kept}
         self._control = Control(
             shell.control, frames.pack(plan.task.as_json(), plan.body), most_bytes=plan.task.collect_bytes,
-            on_listener=self._serve_proxy if plan.task.has_proxy else None,
+            on_listener=self._serve_proxy if plan.egress.reach != "none" else None,
         )  # fmt: skip
         self._writer = Writer(shell.stdin, plan.stdin)
         self._readers = [

@@ -6,7 +6,9 @@ import os
 import socket
 from dataclasses import dataclass
 
+from workers.sandboxes.box.base import BoxLimits
 from workers.sandboxes.box.cgroups import Cgroups, Group
+from workers.sandboxes.box.inside.task import Furnishing
 from workers.sandboxes.box.ways import Life, Way
 
 
@@ -22,7 +24,7 @@ class Shell:
     stdin: int
     stdout: int
     stderr: int
-    tmp_mb: int
+    given: Furnishing
 
     @property
     def is_dead(self) -> bool:
@@ -39,9 +41,10 @@ class Shell:
         cgroups.remove(self.group)
 
 
-async def open_shell(way: Way, cgroups: Cgroups, *, tmp_mb: int) -> Shell:
-    """Make a box up to where it waits for its task."""
+async def open_shell(way: Way, cgroups: Cgroups, given: Furnishing, limits: BoxLimits) -> Shell:
+    """Make a box up to where it waits for its task; `limits` are what its cgroups start with."""
     group = cgroups.make()
+    group.limit(limits)
     control, far_control = socket.socketpair()
     channel, far_channel = socket.socketpair()
     stdin, near_stdin = os.pipe()
@@ -50,7 +53,7 @@ async def open_shell(way: Way, cgroups: Cgroups, *, tmp_mb: int) -> Shell:
     theirs = [far_control.detach(), stdin, stdout, stderr, far_channel.detach(), *group.open_procs()]
     channel.setblocking(False)
     try:
-        life = await way.launch(theirs, tmp_mb=tmp_mb)
+        life = await way.launch(theirs, given)
     except BaseException:
         control.close()
         channel.close()
@@ -63,5 +66,5 @@ async def open_shell(way: Way, cgroups: Cgroups, *, tmp_mb: int) -> Shell:
             os.close(fd)
     return Shell(
         life=life, group=group, control=control, channel=channel, stdin=near_stdin, stdout=near_stdout,
-        stderr=near_stderr, tmp_mb=tmp_mb,
+        stderr=near_stderr, given=given,
     )  # fmt: skip

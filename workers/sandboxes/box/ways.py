@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from workers.sandboxes.box.inside.task import Furnishing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Death:
@@ -34,14 +36,11 @@ class Way(Protocol):
     """Makes boxes in one particular manner; all confine alike."""
 
     name: str
-    #: Whether the size of the scratch space is settled at the launch.
-    fixed_size: bool
+    #: Whether the number of files in scratch space has a limit.
+    limits_files: bool
 
-    async def launch(self, fds: Sequence[int], *, tmp_mb: int) -> Life:
-        """Start a box with the file descriptors of `inside.supervisor.Lines`; the caller closes its copies.
-
-        `tmp_mb` matters to a way that can't change the size later (see `fixed_size`).
-        """
+    async def launch(self, fds: Sequence[int], given: Furnishing) -> Life:
+        """Start a box with the file descriptors of `inside.supervisor.Lines`; the caller closes its copies."""
         ...
 
     async def aclose(self) -> None:

@@ -11,10 +11,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import Unavailable
+from workers.sandboxes.box.inside.task import Furnishing
 from workers.sandboxes.box.runtime import Runtime
 from workers.sandboxes.box.ways import Death, Life
 
@@ -31,7 +33,7 @@ class ZygoteWay:
     """Keeps one zygote alive; a box that is lost with it says so, and the next order gets a new one."""
 
     def __init__(self, runtime: Runtime, *, as_root: bool) -> None:
-        self.fixed_size = False
+        self.limits_files = True
         self.name = "zygote" if as_root else "zygote with a user namespace"
         self._runtime = runtime
         self._as_root = as_root
@@ -39,11 +41,11 @@ class ZygoteWay:
         self._starting = asyncio.Lock()
         self._zygote: _Zygote | None = None
 
-    async def launch(self, fds: Sequence[int], *, tmp_mb: int) -> Life:
+    async def launch(self, fds: Sequence[int], given: Furnishing) -> Life:
         async with self._starting:
             if self._zygote is None or self._zygote.is_dead:
                 self._zygote = await _Zygote.start(self._runtime, as_root=self._as_root)
-        return await self._zygote.launch(fds, outside_id=self._next_id() if self._as_root else -1)
+        return await self._zygote.launch(fds, given, outside_id=self._next_id() if self._as_root else -1)
 
     async def aclose(self) -> None:
         if self._zygote is not None:
@@ -107,10 +109,10 @@ class _Zygote:
     def is_dead(self) -> bool:
         return self._gone.done()
 
-    async def launch(self, fds: Sequence[int], *, outside_id: int) -> _Box:
+    async def launch(self, fds: Sequence[int], given: Furnishing, *, outside_id: int) -> _Box:
         number = next(self._numbers)
         box = self._boxes[number] = _Box(self, number)
-        order = json.dumps({"do": "spawn", "box": number, "outside_id": outside_id}).encode()
+        order = json.dumps({"do": "spawn", "box": number, "outside_id": outside_id, "given": asdict(given)}).encode()
         try:
             while True:
                 try:

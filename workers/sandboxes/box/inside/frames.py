@@ -27,10 +27,10 @@ def lengths(prefix: bytes) -> tuple[int, int]:
 PREFIX = _LENGTHS.size
 
 
-def read(source: socket.socket) -> tuple[dict[str, Any], bytes]:
+def read(source: socket.socket) -> tuple[bytes, bytes]:
     """Wait for one whole frame; raise EOFError when the other side is gone."""
     head, body = lengths(_exactly(source, PREFIX))
-    return json.loads(_exactly(source, head)), _exactly(source, body)
+    return _exactly(source, head), _exactly(source, body)
 
 
 def _exactly(source: socket.socket, size: int) -> bytes:

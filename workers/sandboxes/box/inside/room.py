@@ -22,15 +22,19 @@ PROXY_PORT = 3128
 
 _SCRATCH = kernel.MS_NOSUID | kernel.MS_NODEV
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+#: A limit on how many files there may be: on average 4 KiB each.
+_FILES_PER_MB = 256
 #: Connections that wait for the worker to take them.
 _BACKLOG = 64
 
 
-def furnish(outside_id: int) -> None:
+def furnish(outside_id: int, tmp_mb: int) -> None:
     """Mount what is this box's own. The root below is the zygote's: read-only, and without a host path in it."""
     socket.sethostname(HOSTNAME)
     # One file system for all scratch space, so that one limit holds for all of it. Its pages count as memory.
-    kernel.mount("tmpfs", STAGE, "tmpfs", _SCRATCH, "size=1m,nr_inodes=64,mode=755")
+    kernel.mount(
+        "tmpfs", STAGE, "tmpfs", _SCRATCH, f"size={tmp_mb}m,nr_inodes={max(64, tmp_mb * _FILES_PER_MB)},mode=755"
+    )
     for name, place, mode in (("work", WORK, 0o700), ("tmp", "/tmp", 0o1777), ("shm", "/dev/shm", 0o1777)):
         folder = f"{STAGE}/{name}"
         os.mkdir(folder)
@@ -44,11 +48,6 @@ def furnish(outside_id: int) -> None:
     kernel.mount("proc", "/proc", "proc", flags, "subset=pid,hidepid=invisible")
     if os.path.ismount(HOST_PROC):
         kernel.unmount(HOST_PROC)
-
-
-def size_scratch(megabytes: int, files: int) -> None:
-    """Give the scratch space its size: a spare box does not know it yet (tmpfs(5))."""
-    kernel.mount("tmpfs", WORK, "tmpfs", _SCRATCH | kernel.MS_REMOUNT, f"size={megabytes}m,nr_inodes={files}")
 
 
 def raise_loopback() -> None:

@@ -17,10 +17,10 @@ import signal
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from . import confine, frames, kernel, program, room, seccomp, shelf
-from .task import WORK, Task
+from .task import WORK, Furnishing, Task
 
 #: Where the program keeps its gate, its end of the fault pipe and its socket until it starts.
 _GATE, _FAULT, _SOCKET = 40, 41, 42
@@ -50,10 +50,9 @@ class Room(Protocol):
     #: The id to take outside, which owns nothing else on this machine; -1 keeps the only one there is.
     outside_id: int
 
-    def furnish(self) -> None: ...
+    given: Furnishing
 
-    def settle(self, task: Task) -> None:
-        """Do what only the task tells: sizes, loopback."""
+    def furnish(self) -> None: ...
 
 
 def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
@@ -65,13 +64,12 @@ def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
     try:
         _join_cgroups(lines.cgroups)
         place.furnish()
-        main = _Main.fork(place, lines)
-        head, body = frames.read(worker)
-        task = Task(**head)
-        place.settle(task)
-        if task.has_proxy:
+        if place.given.has_proxy:
             _hand_over_listener(worker)
+        main = _Main.fork(place, lines)
         _step_down(place, lines)
+        head, body = frames.read(worker)
+        task = Task(**json.loads(head))
         shelf.put(task.files, body)
         main.open_gate(head)
         code = _watch(main.pid, worker)
@@ -115,9 +113,9 @@ class _Main:
         os.close(fault)
         return cls(pid, opener, faults)
 
-    def open_gate(self, head: dict[str, Any]) -> None:
+    def open_gate(self, task: bytes) -> None:
         with os.fdopen(self._gate, "wb") as gate:
-            gate.write(json.dumps(head).encode())
+            gate.write(task)
 
     def raise_fault(self) -> None:
         """Raise what kept the program from starting; its own end of the pipe was closed before any of its code ran."""
@@ -137,6 +135,7 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
         confine.invite_oom_killer()
         confine.give_up_privileges()
         os.chdir(WORK)
+        kernel.filter_syscalls(seccomp.PROGRAM)
         with os.fdopen(_GATE, "rb") as opened:
             told = opened.read()
         if not told:
@@ -146,7 +145,6 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
             os.dup2(_SOCKET, task.extra_fd)
         os.close(_SOCKET)
         confine.limit(task.rlimits)
-        kernel.filter_syscalls(seccomp.PROGRAM)
     except BaseException as problem:  # noqa: BLE001 - the edge of a process
         os.write(_FAULT, f"{type(problem).__name__}: {problem}".encode())
         os._exit(1)

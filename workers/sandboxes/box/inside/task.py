@@ -11,6 +11,15 @@ WORK = "/work"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Furnishing:
+    """What must be known of a box when it is made, before it has a task: a spare one fits an order that wants this."""
+
+    tmp_mb: int
+    #: Give back a listening socket on the box's loopback interface, which is down otherwise.
+    has_proxy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What to run: a command (`argv`), a Python `source` that defines main, or an `entry` of ours; and its limits."""
 
@@ -28,12 +37,8 @@ class Task:
     max_result_bytes: int = 0
     #: Number under which the program finds its socket; -1 for a command that has none.
     extra_fd: int = -1
-    #: Give back a listening socket on the box's loopback interface.
-    has_proxy: bool = False
     #: RLIMIT name -> value, for both the soft and the hard limit.
     rlimits: dict[str, int]
-    tmp_mb: int
-    tmp_files: int
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

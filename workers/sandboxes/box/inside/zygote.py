@@ -19,7 +19,7 @@ import traceback
 from typing import Any, NoReturn
 
 from . import confine, kernel, python, room, root, supervisor  # noqa: F401 - imported before the forks
-from .task import Task
+from .task import Furnishing
 
 _BOX = kernel.NEW_PID | kernel.NEW_MOUNT | kernel.NEW_NET | kernel.NEW_IPC | kernel.NEW_UTS
 #: Imported once, and there in every box: what short programs use most. Order and amount cost start-up time only.
@@ -121,7 +121,7 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             confine.close_others({0, 1, 2, *fds})
-            supervisor.supervise(_ForkedRoom(order["outside_id"]), fds)
+            supervisor.supervise(_ForkedRoom(order["outside_id"], Furnishing(**order["given"])), fds)
         finally:
             os._exit(1)
 
@@ -149,15 +149,13 @@ class _Zygote:
 class _ForkedRoom:
     """A box that was forked here: everything in it is still to be mounted, by whoever still may."""
 
-    def __init__(self, outside_id: int) -> None:
+    def __init__(self, outside_id: int, given: Furnishing) -> None:
         self.outside_id = outside_id
+        self.given = given
 
     def furnish(self) -> None:
-        room.furnish(self.outside_id)
-
-    def settle(self, task: Task) -> None:
-        room.size_scratch(task.tmp_mb, task.tmp_files)
-        if task.has_proxy:
+        room.furnish(self.outside_id, self.given.tmp_mb)
+        if self.given.has_proxy:
             room.raise_loopback()
 
 
