@@ -49,8 +49,10 @@ class Builder:
                 )
         except NpmFailure as failure:
             return failure.flaw()
-        except (BuildLost, Unavailable) as failure:
-            return Flaw(kind=ErrorKind.INTERNAL, message=f"the code was not built: {failure}", lasts=Lasts.NOT)
+        except BuildLost as loss:
+            return Flaw(kind=ErrorKind.LOST, message=f"the code was not built: {loss}", lasts=Lasts.NOT)
+        except Unavailable as missing:
+            return Flaw(kind=ErrorKind.INTERNAL, message=f"the code was not built: {missing}", lasts=Lasts.NOT)
 
     async def aclose(self) -> None:
         await self._bundler.aclose()

@@ -58,7 +58,10 @@ class Bundler:
         self._folder = folder
         self._rest = rest.total_seconds()
         self._longest = longest.total_seconds()
+        #: The one that builds; None while it rests.
         self._host: V8Host | None = None
+        #: All that are not yet confirmed dead.
+        self._living: set[V8Host] = set()
         self._starting = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._ids = count(1)
@@ -101,13 +104,17 @@ class Bundler:
             del self._waiting[number]
             self._rest_later()
 
+    @property
+    def is_awake(self) -> bool:
+        """Whether the process runs."""
+        return self._host is not None
+
     async def aclose(self) -> None:
         """End the process and return when it is confirmed dead."""
         if self._resting is not None:
             self._resting.cancel()
-        host, self._host = self._host, None
-        if host is not None:
-            await host.aclose()
+        self._host = None
+        await asyncio.gather(*(host.aclose() for host in tuple(self._living)))
 
     async def _started(self) -> V8Host:
         async with self._starting:
@@ -118,6 +125,7 @@ class Bundler:
                     raise Unavailable(f"The Node package esbuild is missing from {self._folder}: run scripts/setup")
                 host = V8Host(on_message=self._heard, on_death=self._buried)
                 await host.start([*die_with_parent(), str(find_node()), "bundler.mjs"], folder=self._folder)
+                self._living.add(host)
                 self._host = host
             return self._host
 
@@ -127,6 +135,7 @@ class Bundler:
             answer.set_result(message)
 
     def _buried(self, host: V8Host) -> None:
+        self._living.discard(host)
         if self._host is not host:
             return
         self._host = None
@@ -139,7 +148,12 @@ class Bundler:
             return
         if self._resting is not None:
             self._resting.cancel()
-        self._resting = asyncio.get_running_loop().call_later(self._rest, self._host.kill)
+        self._resting = asyncio.get_running_loop().call_later(self._rest, self._go_to_rest)
+
+    def _go_to_rest(self) -> None:
+        host, self._host = self._host, None
+        if host is not None:
+            host.kill()
 
 
 def _bundle(answer: Mapping[str, Any]) -> Bundle:

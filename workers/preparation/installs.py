@@ -103,6 +103,13 @@ class Installs:
 
     def _evict(self, *, keep: str) -> None:
         """Remove the folders used longest ago until there is room, except those that somebody holds."""
+        for left in self._folder.glob("*.*"):  # of processes that died
+            lock = self._lock(left.name.partition(".")[0])
+            if left.name.partition(".")[0] != keep and lock.take():
+                try:
+                    _remove(left)
+                finally:
+                    lock.release()
         homes = [home for home in self._folder.iterdir() if (home / _MARK).is_file()]
         sizes = {home: _marked(home).get("bytes", 0) for home in homes}
         size = sum(sizes.values())
