@@ -57,6 +57,13 @@ class AsyncBackend(StrEnum):
     HTTP = "http"
 
 
+class KafkaKey(StrEnum):
+    """What decides which partition a job goes to."""
+
+    APP = "app"
+    RUN = "run"
+
+
 class KafkaSecurity(StrEnum):
     """How a connection to Kafka is protected."""
 
@@ -103,6 +110,8 @@ class Settings(BaseModel):
         default="flo-", pattern=r"^[A-Za-z0-9._-]{0,100}$", validation_alias="KAFKA_TOPIC_PREFIX"
     )
     kafka_consumer_group: str = Field(default="flo", min_length=1, validation_alias="KAFKA_CONSUMER_GROUP")
+    #: What goes to one partition, in order: an app's jobs, or, so that all workers share one busy app, each by itself.
+    kafka_key: KafkaKey = Field(default=KafkaKey.APP, validation_alias="KAFKA_MESSAGE_KEY")
     #: Partitions of topics that Flo makes: at most as many workers share a lane.
     kafka_partitions: int = Field(default=12, ge=1, le=10_000, validation_alias="KAFKA_PARTITIONS")
     #: Copies of topics that Flo makes; -1 leaves it to the broker.

@@ -6,6 +6,7 @@ A missing server fails in CI and skips on a user's machine, with the command tha
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import pwd
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -125,6 +127,90 @@ def run_sqs() -> Iterator[SqsServer]:
         yield server
     finally:
         server.stop()
+
+
+#: One broker that is its own controller, with little memory and no wish to wait for others.
+_KAFKA_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={folder}/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+
+
+@dataclass
+class KafkaBroker:
+    """An Apache Kafka of the test's own (KRaft, one node), which it may stop and start again with its data."""
+
+    folder: Path
+    port: int
+    jars: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def format(self) -> None:
+        properties = _KAFKA_PROPERTIES.format(folder=self.folder, port=self.port, controller=free_port())
+        self._properties.write_text(properties)
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        subprocess.run(
+            [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "--standalone", "-c", self._properties],
+            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        with (self.folder / "broker.log").open("ab") as out:
+            self.process = subprocess.Popen([*self._java, "kafka.Kafka", self._properties], stdout=out, stderr=out)
+        wait_for_port(self.port)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    @property
+    def _properties(self) -> Path:
+        return self.folder / "server.properties"
+
+    @property
+    def _java(self) -> list[str]:
+        options = ["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return ["java", *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{self.jars}/*"]
+
+
+@contextlib.contextmanager
+def run_kafka() -> Iterator[KafkaBroker | None]:
+    """Run a broker on free ports; None when KAFKA_BOOTSTRAP_SERVERS names one that is not ours to stop."""
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield None
+        return
+    jars = next((mark.parent for mark in Path(__file__).parents[1].glob(".cache/kafka-*/.complete")), None)
+    if shutil.which("java") is None or jars is None:
+        missing("Apache Kafka", "apt-get install default-jre-headless maven, then scripts/kafka-jars")
+        return
+    with tempfile.TemporaryDirectory(prefix="flo-kafka-") as folder:
+        broker = KafkaBroker(Path(folder), free_port(), jars)
+        broker.format()
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.stop()
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def control_url(settings: Settings) -> str | None:
 def make_celery(settings: Settings, *, transport: str | None = None) -> Celery:
     """Make the app; `transport` names another kombu transport than the URL's own (`FAST_REDIS` for workers)."""
     broker = control_url(settings)
-    app = Celery("flo", broker=broker or f"{_NO_BROKER}://", set_as_current=False)
+    app = Celery("flo", broker=broker or f"{_NO_BROKER}://localhost", set_as_current=False)
     if broker is None:
         transport = None
     app.conf.update(

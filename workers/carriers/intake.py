@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -41,12 +40,16 @@ class Intake:
         self._numbers = count()
         self._undecided: dict[_Offered, float] = {}
         self._executing = 0
-        self._changed = asyncio.Event()
+        self._waiters: set[asyncio.Future[None]] = set()
         self._closed = False
 
     @property
     def slots(self) -> int:
         return self._dispatcher.concurrency
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
         """Take messages in; what comes after the end is left to the carrier."""
@@ -65,23 +68,21 @@ class Intake:
         return max(0, self.slots + ahead - len(self._ahead) - len(self._undecided) - self._executing)
 
     async def wait_for_room(self, *, ahead: int = 0) -> int:
-        """Wait until messages may come; tell how many."""
-        while not (room := self.room(ahead=ahead)):
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
-                    await self._changed.wait()
+        """Wait until messages may come; tell how many. 0 means that no more are wanted at all."""
+        while not self._closed:
             self._let_go_of_overdue()
-        return room
+            if room := self.room(ahead=ahead):
+                return room
+            await self._news(_LOOK)
+        return 0
 
     async def close(self) -> list[Delivery]:
         """Offer nothing more and wait for claims under way; answer the messages that nobody claimed."""
         self._closed = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_CLAIMS):
-                while self._undecided:
-                    self._changed.clear()
-                    await self._changed.wait()
+        self._tell_waiters()
+        until = asyncio.get_running_loop().time() + _LAST_CLAIMS
+        while self._undecided and (left := until - asyncio.get_running_loop().time()) > 0:
+            await self._news(left)
         # A claim that is still not decided may be decided yet: then its message was doubled, which does no harm.
         rest = [delivery for _, _, delivery in self._ahead] + [offered.delivery for offered in self._undecided]
         self._ahead.clear()
@@ -105,7 +106,21 @@ class Intake:
                 offered = _Offered(delivery, self, self._tell(delivery.job))
                 self._undecided[offered] = asyncio.get_running_loop().time()
                 self._dispatcher.offer(delivery.job, offered)
-        self._changed.set()
+        self._tell_waiters()
+
+    async def _news(self, most: float) -> None:
+        """Wait until something has changed, at most this many seconds."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=most)
+        finally:
+            self._waiters.discard(waiter)
+
+    def _tell_waiters(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _let_go_of_overdue(self) -> None:
         limit = asyncio.get_running_loop().time() - _OVERDUE.total_seconds()

@@ -29,11 +29,8 @@ class Source(Protocol):
     async def start(self) -> None:
         """Begin to fetch; does not wait for the carrier."""
 
-    def stop_fetching(self) -> None:
-        """Take nothing more."""
-
     async def aclose(self) -> None:
-        """Acknowledge what is decided, give the rest back, and leave."""
+        """Fetch nothing more, acknowledge what is decided, give the rest back, and leave."""
 
 
 #: Makes the source of a worker around its intake.

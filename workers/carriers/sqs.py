@@ -66,11 +66,8 @@ class SqsSource:
     async def start(self) -> None:
         self._pollers = [asyncio.create_task(self._poll(queue), name=f"sqs {queue}") for queue in self._deletes]
 
-    def stop_fetching(self) -> None:
-        self._stopping.set()
-
     async def aclose(self) -> None:
-        self.stop_fetching()
+        self._stopping.set()
         unclaimed = await self._intake.close()
         await self._give_back(unclaimed)
         await asyncio.wait(self._pollers)
@@ -82,10 +79,7 @@ class SqsSource:
     async def _poll(self, queue: str) -> None:
         backoff = Backoff("sqs", queue=queue)
         busy = False
-        while not self._stopping.is_set():
-            room = await self._wait_for_room()
-            if not room:
-                return
+        while room := await self._intake.wait_for_room():
             try:
                 # A long poll asks all of SQS's servers; short ones, some of them, as long as they bring enough.
                 calls = min(_AT_ONCE, ceil(room / BATCH)) if busy else 1
@@ -96,17 +90,6 @@ class SqsSource:
                 backoff.over()
                 busy = len(found) >= min(room, calls * BATCH)
                 self._intake.put(found)
-
-    async def _wait_for_room(self) -> int:
-        """Wait for a free slot; 0 at a stop."""
-        room = asyncio.create_task(self._intake.wait_for_room())
-        stop = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([room, stop], return_when=asyncio.FIRST_COMPLETED)
-            return 0 if self._stopping.is_set() else room.result()
-        finally:
-            room.cancel()
-            stop.cancel()
 
     async def _receive(self, queue: str, room: int, *, calls: int, wait: int) -> list[Delivery]:
         asked_at = asyncio.get_running_loop().time()
