@@ -124,7 +124,10 @@ class Bundler:
                 if not (self._folder / "node_modules" / "esbuild" / "package.json").is_file():
                     raise Unavailable(f"The Node package esbuild is missing from {self._folder}: run scripts/setup")
                 host = V8Host(on_message=self._heard, on_death=self._buried)
-                await host.start([*die_with_parent(), str(find_node()), "bundler.mjs"], folder=self._folder)
+                try:
+                    await host.start([*die_with_parent(), str(find_node()), "bundler.mjs"], folder=self._folder)
+                except OSError as trouble:
+                    raise BuildLost(f"esbuild could not be started: {trouble.strerror}") from None
                 self._living.add(host)
                 self._host = host
             return self._host

@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,6 +77,7 @@ async def main(order: dict[str, Any]) -> None:
     preparer = CachingPreparer(builds, cache=DiskCache(cache / "code", max_bytes=10**9), runtime="test")
     recipe = Recipe(order["source"], "typescript", tuple(order.get("dependencies", {}).items()))
     if order.get("full_disk"):
+        tempfile.gettempdir()  # tries by writing, once
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     times = order.get("times", 1)
     say("ready")
