@@ -30,6 +30,19 @@ def redis_url(redis_process: servers.RedisServer) -> str:
 
 
 @pytest.fixture(scope="session")
+def sqs_server() -> Iterator[servers.SqsServer]:
+    with servers.run_sqs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[servers.KafkaBroker | None]:
+    """A Kafka that is shared; None when it is not ours to stop (KAFKA_BOOTSTRAP_SERVERS)."""
+    with servers.run_kafka() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     with servers.run_postgres() as url:
         yield url

@@ -64,7 +64,7 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings, topics: 
     sizes = {topic: 1 if topic.endswith(_DEAD) else settings.kafka_partitions for topic in missing}
     copies = settings.kafka_replication
     # aiokafka takes -1, "as the broker likes", only beside an assignment, which may be empty.
-    by_hand = {} if copies == -1 else None
+    by_hand: dict[int, list[int]] | None = {} if copies == -1 else None
     new = [NewTopic(topic, size, copies, by_hand) for topic, size in sizes.items()]
     answer = await admin.create_topics(new)
     for topic, code, *rest in answer.topic_errors:
