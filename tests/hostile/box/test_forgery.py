@@ -1,5 +1,8 @@
 """Programs that want to speak in the box's name: results that were never returned, errors that never were."""
 
+# Hostile programs stand on one line each, however long.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """Programs that want more than their share: each is stopped at a limit that is named, and takes nobody along."""
 
+# Hostile programs stand on one line each, however long.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -102,7 +105,7 @@ MEMORY = {
     "children": (
         "import os\ndef main():\n    pids = []\n    for _ in range(6):\n        pid = os.fork()\n        if pid == 0:\n"
         "            a = 'x' * (40 << 20)\n            import time; time.sleep(60)\n        pids.append(pid)\n"
-        "    for pid in pids:\n        _, status = os.waitpid(pid, 0)\n        if status: raise MemoryError"
+        "    for pid in pids:\n        _, status = os.wait()\n        if status: raise MemoryError"
     ),
     "the buffers of pipes and sockets": (
         "import socket\ndef main():\n    kept = []\n    while True:\n        a, b = socket.socketpair(); a.setblocking(False); kept += [a, b]\n"

@@ -1,5 +1,8 @@
 """Programs that want onto the network: past the proxy, or through it to where it does not lead."""
 
+# Hostile programs stand on one line each, however long.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import asyncio
@@ -99,8 +102,8 @@ async def test_names_are_not_resolved_inside(box: NamespaceBox) -> None:
 
 
 async def test_the_only_interface_is_loopback(box: NamespaceBox) -> None:
-    assert await value_of(box, "import socket\ndef main(): return [n for _, n in socket.if_nameindex()]\n" if False else
-                          "def main(): return [l.split(':')[0].strip() for l in open('/proc/self/net/dev').readlines()[2:]]") == ["lo"]  # fmt: skip
+    source = "def main(): return [l.split(':')[0].strip() for l in open('/proc/self/net/dev').readlines()[2:]]"
+    assert await value_of(box, source) == ["lo"]
 
 
 ASK = """

@@ -138,12 +138,15 @@ class NamespaceBox:
         """Take a spare box that fits, or make one; either way it was never used."""
         if self._closing:
             raise Unavailable("the sandbox is closing")
-        for spare in [spare for spare in self._spares if spare.given == plan.furnishing]:
+        for spare in [spare for spare in self._spares if self._fits(spare, plan)]:
             self._spares.remove(spare)
             if not spare.is_dead:
                 return spare
             await spare.discard(self.cgroups)
         return await open_shell(self.way, self.cgroups, plan.furnishing, plan.limits)
+
+    def _fits(self, spare: Shell, plan: Plan) -> bool:
+        return spare.given == plan.furnishing and spare.controllers == self.cgroups.wanted(plan.limits)
 
     def _refill(self, plan: Plan) -> None:
         if self._refilling is None and not self._closing:
@@ -152,7 +155,7 @@ class NamespaceBox:
     async def _make_spares(self, plan: Plan) -> None:
         """Make boxes for the next orders, taking them to be like the last one."""
         try:
-            for odd in [spare for spare in self._spares if spare.given != plan.furnishing]:
+            for odd in [spare for spare in self._spares if not self._fits(spare, plan)]:
                 self._spares.remove(odd)
                 await odd.discard(self.cgroups)
             while len(self._spares) < self._most_spares and not self._closing:

@@ -69,14 +69,26 @@ class Cgroups:
         """Which limits the cgroups hold."""
         return frozenset(self.tree.folders) - {"cpuacct"}
 
-    def make(self) -> Group:
-        """Make the cgroups of one box; `Group.limit` sets their limits once they are known."""
+    def make(self, limits: BoxLimits) -> Group:
+        """Make the cgroups of one box."""
         name = f"box-{next(self._numbers)}"
         homes = dict(zip(dict.fromkeys(self.tree.folders.values()), self._homes, strict=True))
-        made = {controller: homes[folder] / name for controller, folder in self.tree.folders.items()}
+        wanted = self.wanted(limits)
+        made = {item: homes[folder] / name for item, folder in self.tree.folders.items() if item in wanted}
         for folder in dict.fromkeys(made.values()):
             folder.mkdir()
-        return Group(self.tree.version, made)
+        group = Group(self.tree.version, made)
+        group.limit(limits)
+        return group
+
+    def wanted(self, limits: BoxLimits) -> frozenset[str]:
+        """Name the controllers that these limits need: each v1 hierarchy that a box joins costs it time."""
+        needed = {"memory", "pids"}
+        if limits.cpus is not None or self.tree.version == 2:
+            needed.add("cpu")
+        if limits.cpu_seconds is not None:
+            needed.add("cpuacct")
+        return frozenset(needed)
 
     def remove(self, group: Group) -> None:
         """Remove a dead box's cgroups, now or soon: the kernel may need a moment to let go of its last member."""

@@ -98,7 +98,7 @@ def _fix(name: str) -> str:
         case _ if switches:
             return "; ".join(switches)
         case _:
-            return "in a container, allow user namespaces: --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
+            return "in a container, add --security-opt seccomp=unconfined --security-opt systempaths=unconfined"
 
 
 def _limits(tree: Tree) -> tuple[Finding, ...]:

@@ -25,6 +25,8 @@ class Shell:
     stdout: int
     stderr: int
     given: Furnishing
+    #: The cgroup controllers that hold it.
+    controllers: frozenset[str]
 
     @property
     def is_dead(self) -> bool:
@@ -43,8 +45,7 @@ class Shell:
 
 async def open_shell(way: Way, cgroups: Cgroups, given: Furnishing, limits: BoxLimits) -> Shell:
     """Make a box up to where it waits for its task; `limits` are what its cgroups start with."""
-    group = cgroups.make()
-    group.limit(limits)
+    group = cgroups.make(limits)
     control, far_control = socket.socketpair()
     channel, far_channel = socket.socketpair()
     stdin, near_stdin = os.pipe()
@@ -66,5 +67,5 @@ async def open_shell(way: Way, cgroups: Cgroups, given: Furnishing, limits: BoxL
             os.close(fd)
     return Shell(
         life=life, group=group, control=control, channel=channel, stdin=near_stdin, stdout=near_stdout,
-        stderr=near_stderr, given=given,
+        stderr=near_stderr, given=given, controllers=cgroups.wanted(limits),
     )  # fmt: skip

@@ -57,7 +57,7 @@ def limit(rlimits: Mapping[str, int]) -> None:
         which = getattr(resource, name)
         _, hard = resource.getrlimit(which)
         allowed = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        # At the soft limit a process is told by SIGXCPU, which tells us why it ended; at the hard one it is just killed.
+        # At the soft limit SIGXCPU ends a process, which tells us why; at the hard one it is just killed.
         spare = 1 if name == "RLIMIT_CPU" and allowed == value else 0
         resource.setrlimit(which, (allowed, allowed + spare))
 

@@ -32,9 +32,8 @@ def furnish(outside_id: int, tmp_mb: int) -> None:
     """Mount what is this box's own. The root below is the zygote's: read-only, and without a host path in it."""
     socket.sethostname(HOSTNAME)
     # One file system for all scratch space, so that one limit holds for all of it. Its pages count as memory.
-    kernel.mount(
-        "tmpfs", STAGE, "tmpfs", _SCRATCH, f"size={tmp_mb}m,nr_inodes={max(64, tmp_mb * _FILES_PER_MB)},mode=755"
-    )
+    options = f"size={tmp_mb}m,nr_inodes={max(64, tmp_mb * _FILES_PER_MB)},mode=755"
+    kernel.mount("tmpfs", STAGE, "tmpfs", _SCRATCH, options)
     for name, place, mode in (("work", WORK, 0o700), ("tmp", "/tmp", 0o1777), ("shm", "/dev/shm", 0o1777)):
         folder = f"{STAGE}/{name}"
         os.mkdir(folder)
