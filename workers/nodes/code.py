@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, assert_never
 
 from schemas.json import JSONValue
 from schemas.nodes.code import CodeConfig
 from workers.nodes.node import NodeCall, NodeError
 from workers.preparation.recipe import Flaw, Language, Prepared, Recipe
-from workers.preparation.source_map import SourceMap, translated
+from workers.preparation.source_map import read_source_map, translated
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
 
 
@@ -64,12 +65,8 @@ async def run_prepared(
     order: CodeOrder, prepared: Prepared, call: NodeCall[Any], *, own_first: bool = True
 ) -> CodeOutcome:
     """Run built code; errors, stacks and logs speak of the lines that were written, not of those that were built."""
-    maps: list[SourceMap] = []
-
-    def source_map() -> SourceMap:  # decoded at the first error, if there ever is one
-        if not maps:
-            maps.append(SourceMap(prepared.source_map))
-        return maps[0]
+    # Decoded at the first error, if there ever is one.
+    source_map = partial(read_source_map, prepared.source_map)
 
     def on_log(level: str, message: str) -> None:
         built = f"{order.filename}:" in message

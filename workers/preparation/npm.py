@@ -17,6 +17,8 @@ import orjson
 from workers.preparation.npm_words import NpmFailure, explain
 from workers.sandboxes.v8_setup import die_with_parent, find_node
 
+#: Installs that one process does at a time; each is a Node process of some 100 MB.
+AT_ONCE = 2
 #: Longest time that one install may take.
 LONGEST_INSTALL = timedelta(minutes=3)
 #: Variables that npm, Node and a proxy are configured by; nothing else of this process is npm's business.
@@ -47,6 +49,7 @@ class Npm:
         # npm has its own variables, which Flo does not know by name.
         self._environ = dict(os.environ if environ is None else environ)
         self._longest = longest.total_seconds()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def install(self, folder: Path, *specs: str, cache: Path | None = None) -> None:
         """Install what `folder/package.json` names, and `specs`, into `folder/node_modules`.
@@ -57,11 +60,21 @@ class Npm:
         npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         arguments = ["install", *self._options, *([f"--cache={cache}"] if cache is not None else []), *specs]
         passed = {name: value for name, value in self._environ.items() if _PASSED_ON.fullmatch(name)}
+        async with self._turns:
+            exit_code, said = await self._run(
+                [*die_with_parent(), str(node), str(npm), *arguments],
+                folder=folder,
+                environ={**passed, "PATH": f"{node.parent}{os.pathsep}{passed.get('PATH', os.defpath)}"},
+            )
+        if exit_code != 0:
+            raise explain(_error(said), exit_code=exit_code)
+
+    async def _run(self, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]) -> tuple[int, bytes]:
+        """Run the command and give its exit code and output; it is dead when this ends, however it ends."""
         process = await asyncio.create_subprocess_exec(
-            *die_with_parent(),
-            *(str(node), str(npm), *arguments),
+            *command,
             cwd=folder,
-            env={**passed, "PATH": f"{node.parent}{os.pathsep}{passed.get('PATH', os.defpath)}"},
+            env=environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -77,8 +90,7 @@ class Npm:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        if process.returncode != 0:
-            raise explain(_error(said), exit_code=process.returncode or 0)
+        return process.returncode or 0, said
 
 
 def _error(said: bytes) -> Mapping[str, str]:

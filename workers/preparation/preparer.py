@@ -107,7 +107,7 @@ class CachingPreparer:
                 if found is not None:
                     return found
             preparation = await self._build.build(recipe)
-            self._keep(recipe, key, preparation)
+            await self._keep(recipe, key, preparation)
             return preparation
 
     def _recall(self, recipe: Recipe, key: str) -> Preparation | None:
@@ -118,9 +118,9 @@ class CachingPreparer:
         self._memory.put(recipe, *found)
         return found[0]
 
-    def _keep(self, recipe: Recipe, key: str, preparation: Preparation) -> None:
+    async def _keep(self, recipe: Recipe, key: str, preparation: Preparation) -> None:
         if isinstance(preparation, Flaw) and preparation.lasts is Lasts.NOT:
             return
         until = believed_until(preparation, self._now())
         self._memory.put(recipe, preparation, until)
-        self._cache.write(key, to_bytes(preparation, until))
+        await asyncio.to_thread(self._cache.write, key, to_bytes(preparation, until))

@@ -20,6 +20,7 @@ from workers.preparation.build import Builder
 from workers.preparation.bundler import Bundler
 from workers.preparation.installs import Installs
 from workers.preparation.npm import Npm
+from workers.preparation.npm_words import NpmFailure
 from workers.preparation.recipe import Flaw, Lasts, Preparation, Prepared, Recipe
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
 from workers.sandboxes.v8 import V8Pool
@@ -108,6 +109,31 @@ async def test_a_registry_that_does_not_answer_is_the_networks_fault_and_worth_a
 
     assert (flaw.kind, flaw.lasts) == (ErrorKind.UPSTREAM, Lasts.NOT)
     assert 'the registry could not be reached for the package "ms" (ECONNREFUSED)' in flaw.message
+
+
+async def test_an_npm_that_nobody_waits_for_any_more_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"private": true, "dependencies": {"ms": "2.1.3"}}')
+    asked: asyncio.Queue[asyncio.StreamReader] = asyncio.Queue()
+    silent = await asyncio.start_server(lambda reader, writer: asked.put_nowait(reader), "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    npm = Npm(options=[f"--registry={address}", f"--cache={tmp_path / 'cache'}"])
+    waiting = asyncio.create_task(npm.install(tmp_path))
+    question = await asked.get()
+
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await question.read()  # to its end, which comes when npm is gone
+    assert question.at_eof()
+    silent.close()
+
+
+async def test_an_npm_that_takes_too_long_is_killed_and_named(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"private": true}')
+
+    with pytest.raises(NpmFailure, match=r"npm took longer than 0\.001 s"):
+        await Npm(longest=timedelta(milliseconds=1)).install(tmp_path)
 
 
 async def test_packages_are_refused_at_push_until_the_operator_allows_them(flows: Flows) -> None:
