@@ -116,6 +116,8 @@ MEMORY = {
 
 @pytest.mark.parametrize("name", MEMORY)
 async def test_a_bomb_of_memory_is_told_as_that_or_as_the_limit_that_came_first(box: NamespaceBox, name: str) -> None:
+    if name == "children" and "memory" not in box.cgroups.held:
+        pytest.skip("without a memory cgroup the limit is each process's own")
     found = await box.run_python(python(MEMORY[name]), ignore_output)
     assert isinstance(found, Stopped)
     assert found.error.kind in {ErrorKind.MEMORY_EXCEEDED, ErrorKind.USER}

@@ -27,7 +27,7 @@ from workers.sandboxes.box.base import (
 from workers.sandboxes.box.cgroups import Cgroups
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.box.inside.room import PROXY_PORT
-from workers.sandboxes.box.inside.task import Task
+from workers.sandboxes.box.inside.task import Furnishing, Task
 from workers.sandboxes.box.life import BoxLife, Plan
 from workers.sandboxes.box.limits import rlimits
 from workers.sandboxes.box.outcome import Ending, Halt
@@ -143,10 +143,17 @@ class NamespaceBox:
             if not spare.is_dead:
                 return spare
             await spare.discard(self.cgroups)
-        return await open_shell(self.way, self.cgroups, plan.furnishing, plan.limits)
+        return await open_shell(self.way, self.cgroups, self._furnishing(plan), plan.limits)
+
+    def _furnishing(self, plan: Plan) -> Furnishing:
+        return Furnishing(
+            tmp_mb=plan.limits.tmp_mb,
+            has_proxy=plan.egress.reach != "none",
+            memory_is_held="memory" in self.cgroups.held,
+        )
 
     def _fits(self, spare: Shell, plan: Plan) -> bool:
-        return spare.given == plan.furnishing and spare.controllers == self.cgroups.wanted(plan.limits)
+        return spare.given == self._furnishing(plan) and spare.controllers == self.cgroups.wanted(plan.limits)
 
     def _refill(self, plan: Plan) -> None:
         if self._refilling is None and not self._closing:
@@ -159,7 +166,7 @@ class NamespaceBox:
                 self._spares.remove(odd)
                 await odd.discard(self.cgroups)
             while len(self._spares) < self._most_spares and not self._closing:
-                self._spares.append(await open_shell(self.way, self.cgroups, plan.furnishing, plan.limits))
+                self._spares.append(await open_shell(self.way, self.cgroups, self._furnishing(plan), plan.limits))
         except (Unavailable, OSError):
             pass  # the next order meets the same, and tells
         finally:

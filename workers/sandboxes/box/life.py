@@ -15,7 +15,7 @@ from workers.sandboxes.box.cgroups import Cgroups
 from workers.sandboxes.box.control import Control
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.box.inside import frames
-from workers.sandboxes.box.inside.task import Furnishing, Task
+from workers.sandboxes.box.inside.task import Task
 from workers.sandboxes.box.outcome import Ending, Halt
 from workers.sandboxes.box.proxy import Proxy
 from workers.sandboxes.box.shell import Shell
@@ -41,10 +41,6 @@ class Plan:
     timeout: timedelta | None = None
     #: What the program's socket is for: its answer, or its owner.
     socket: Literal["answer", "channel"] | None = None
-
-    @property
-    def furnishing(self) -> Furnishing:
-        return Furnishing(tmp_mb=self.limits.tmp_mb, has_proxy=self.egress.reach != "none")
 
 
 class BoxLife:

@@ -60,6 +60,9 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "adjtimex": (159, 171), "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None),
 }  # fmt: skip
 
+#: Refused where no memory cgroup holds the box: their pages belong to no process, so no rlimit counts them.
+_UNCOUNTED = {"memfd_create": (319, 279), "shmget": (29, 194)}
+
 #: Calls that are looked at more closely.
 _WATCHED = {
     "clone": (56, 220),
@@ -71,13 +74,15 @@ _WATCHED = {
 }
 
 
-def program(machine: str = MACHINE) -> bytes:
+def program(machine: str = MACHINE, *, memory_is_held: bool = True) -> bytes:
     """Assemble the filter for an architecture; raises KeyError for one that it does not know."""
     column = list(_ARCHES).index(machine) if machine in _ARCHES else None
     if column is None:
         raise KeyError(machine)
     watched = {name: numbers[column] for name, numbers in _WATCHED.items()}
     refused = [numbers[column] for numbers in REFUSED.values()]
+    if not memory_is_held:
+        refused += [numbers[column] for numbers in _UNCOUNTED.values()]
     lines = [_line(_LOAD, _ARCH), *_unless_equal(_ARCHES[machine], _KILL), _line(_LOAD, _NR)]
     lines += _if(_AT_LEAST, _X32, _refuse(errno.ENOSYS))
     lines += _if(_AT_LEAST, _LAST_KNOWN + 1, _refuse(errno.ENOSYS))
@@ -133,5 +138,5 @@ def _when(number: int, body: list[bytes]) -> list[bytes]:
     return [_line(_EQUAL, number, 0, len(body) + 1), *body, _line(_RETURN, _ALLOW)]
 
 
-#: The filter of this machine.
-PROGRAM = program() if MACHINE in _ARCHES else b""
+#: The filters of this machine: by whether a memory cgroup holds the box.
+PROGRAMS = {held: program(memory_is_held=held) if MACHINE in _ARCHES else b"" for held in (True, False)}

@@ -135,7 +135,7 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
         confine.invite_oom_killer()
         confine.give_up_privileges()
         os.chdir(WORK)
-        kernel.filter_syscalls(seccomp.PROGRAM)
+        kernel.filter_syscalls(seccomp.PROGRAMS[place.given.memory_is_held])
         with os.fdopen(_GATE, "rb") as opened:
             told = opened.read()
         if not told:
@@ -161,7 +161,7 @@ def _step_down(place: Room, lines: Lines) -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     # After the last change of identity, which would clear it (prctl(2)).
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    kernel.filter_syscalls(seccomp.PROGRAM)
+    kernel.filter_syscalls(seccomp.PROGRAMS[place.given.memory_is_held])
 
 
 def _watch(main: int, worker: socket.socket) -> int:

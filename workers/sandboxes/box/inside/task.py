@@ -17,6 +17,8 @@ class Furnishing:
     tmp_mb: int
     #: Give back a listening socket on the box's loopback interface, which is down otherwise.
     has_proxy: bool
+    #: A memory cgroup holds the box; without one, memory that no rlimit counts must not be had at all.
+    memory_is_held: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
