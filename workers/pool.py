@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import time
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -19,6 +21,10 @@ from workers.dispatcher import Receipt
 from workers.loop import LoopThread
 
 log = structlog.get_logger()
+
+#: Seconds between looks at the loop from Celery's thread, and how long it may fail to answer.
+_PULSE = 5.0
+_SILENCE = 60.0
 
 Parcel = tuple[Job, Receipt]
 
@@ -55,6 +61,21 @@ class LoopPool(BasePool):  # type: ignore[misc]
 
     def register_with_event_loop(self, hub: Any) -> None:
         self.crossing.register(hub)
+        self._beaten_at = time.monotonic()
+        hub.call_repeatedly(_PULSE, self._feel_pulse)
+
+    def _feel_pulse(self) -> None:
+        """End the process when its loop has stopped turning: it can't be stopped in order, and others take its runs."""
+        if self._assembly is None:
+            return
+        silent = time.monotonic() - self._beaten_at
+        if silent > _SILENCE:
+            log.critical("worker.stuck", silent_s=round(silent))
+            os._exit(os.EX_SOFTWARE)
+        self._thread.loop.call_soon_threadsafe(self._beat)
+
+    def _beat(self) -> None:
+        self._beaten_at = time.monotonic()
 
     def on_close(self) -> None:
         if self._assembly is None:
@@ -65,7 +86,11 @@ class LoopPool(BasePool):  # type: ignore[misc]
         if self._assembly is None:
             return
         draining = self._thread.submit(self._assembly.aclose(self.drain))
+        latest = time.monotonic() + self.drain.total_seconds() + _SILENCE
         while not draining.done():
+            if time.monotonic() > latest:
+                log.critical("worker.stuck", draining=True)
+                os._exit(os.EX_SOFTWARE)
             with contextlib.suppress(TimeoutError):
                 draining.exception(timeout=0.05)
             self.crossing.read_notices()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from dispatch.claims import Claim, LostClaim
 from dispatch.store.writer import RunWriter
-from schemas.errors import Unavailable
+from schemas.errors import FloError
 from schemas.run import Happening, RunEvent
 
 #: How long an event may wait for company. A run that ends sooner takes its events along in its own last write.
@@ -53,33 +53,40 @@ class RunLog:
         """Stop, and hand over what has not been written, for the run's last write."""
         self._stop_timer()
         if self._writing is not None:
-            await asyncio.shield(self._writing)
+            await asyncio.wait([self._writing])
+        self._stop_timer()
         rest, self._unsaid = self._unsaid, []
         return rest
 
     def _begin(self) -> None:
         self._stop_timer()
         if self._writing is None and self._unsaid:
+            self._writing = asyncio.create_task(self._write(), name=f"events of {self._claim.run_id}")
+            self._writing.add_done_callback(_look_at)
+
+    async def _write(self) -> None:
+        # `_writing` is cleared here and not in a callback: whoever sees the task done must not find it still set.
+        try:
             batch, self._unsaid = self._unsaid, []
-            self._writing = asyncio.create_task(self._write(batch), name=f"events of {self._claim.run_id}")
-            self._writing.add_done_callback(self._written)
-
-    async def _write(self, batch: list[RunEvent]) -> None:
-        await self._writer.append(self._claim, batch)
-
-    def _written(self, task: asyncio.Task[None]) -> None:
-        self._writing = None
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, LostClaim | Unavailable):
-            self._on_lost(str(error) if isinstance(error, Unavailable) else "another attempt has the run")
-        elif error is not None:
-            self._on_lost(f"events could not be written: {error}")
-        elif self._unsaid:
+            await self._writer.append(self._claim, batch)
+        except LostClaim:
+            self._on_lost("another attempt has the run")
+            raise
+        except FloError as error:
+            self._on_lost(f"its events can't be stored: {error}")
+            raise LostClaim(self._claim.run_id) from error
+        finally:
+            self._writing = None
+        if self._unsaid:
             self._begin()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Take note of a failure that nobody waits for: `on_lost` has heard of it."""
+    if not task.cancelled():
+        task.exception()

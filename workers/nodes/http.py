@@ -47,6 +47,9 @@ def _limit(call: NodeCall[HttpConfig]) -> timedelta:
 def _request(call: NodeCall[HttpConfig]) -> httpx.Request:
     given = call.inputs
     headers = {name.lower(): _header(name, value) for name, value in _object(given.get("headers")).items()}
+    # What the other side needs to recognise a request that was sent again after a crash.
+    headers.setdefault("flo-run", call.tools.run_id)
+    headers.setdefault("flo-attempt", str(call.tools.attempt))
     content: bytes | None = None
     if call.config.method not in ("GET", "HEAD"):
         if "json" in given or ("body" in given and not isinstance(given["body"], str)):
