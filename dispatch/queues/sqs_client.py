@@ -125,13 +125,15 @@ class SqsClient:
         self, action: str, queue: str, call: Callable[..., Any], *, dead: bool = False, **arguments: Any
     ) -> Any:
         name = self.name_of(queue, dead=dead)
-        url = self._urls.get(name) or await self._find(queue, dead=dead)
-        try:
-            return await self._in_thread(partial(call, QueueUrl=url, **arguments), what=f"{action} on queue {name!r}")
-        except _Gone as error:
-            # Deleted, or lost by a server that keeps its queues in memory: the next call makes it anew.
-            self._urls.pop(name, None)
-            raise Unavailable(f"the SQS queue {name!r} is gone; it is made again") from error
+        what = f"{action} on queue {name!r}"
+        for _ in range(2):
+            url = self._urls.get(name) or await self._find(queue, dead=dead)
+            try:
+                return await self._in_thread(partial(call, QueueUrl=url, **arguments), what=what)
+            except _Gone:
+                # Deleted, or lost by a server that keeps its queues in memory: made anew, and tried once more.
+                self._urls.pop(name, None)
+        raise Unavailable(f"SQS lost the queue {name!r} as soon as it was made")
 
     async def _find(self, queue: str, *, dead: bool = False) -> str:
         """Look up a queue's URL; make the queue, and the one of its dead letters, when they are missing."""

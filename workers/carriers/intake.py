@@ -47,10 +47,6 @@ class Intake:
     def slots(self) -> int:
         return self._dispatcher.concurrency
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def put(self, deliveries: Iterable[Delivery]) -> None:
         """Take messages in; what comes after the end is left to the carrier."""
         for delivery in deliveries:
@@ -76,10 +72,14 @@ class Intake:
             await self._news(_LOOK)
         return 0
 
-    async def close(self) -> list[Delivery]:
-        """Offer nothing more and wait for claims under way; answer the messages that nobody claimed."""
+    def stop(self) -> None:
+        """Offer nothing more, and want nothing more."""
         self._closed = True
         self._tell_waiters()
+
+    async def close(self) -> list[Delivery]:
+        """Stop, and wait for claims under way; answer the messages that nobody claimed."""
+        self.stop()
         until = asyncio.get_running_loop().time() + _LAST_CLAIMS
         while self._undecided and (left := until - asyncio.get_running_loop().time()) > 0:
             await self._news(left)
@@ -97,7 +97,8 @@ class Intake:
 
     def finished(self) -> None:
         self._executing -= 1
-        self._pump()
+        # Not at once: the dispatcher's slot is free when the task that calls this has ended.
+        asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
         while self._ahead and not self._closed and len(self._undecided) + self._executing < self.slots:

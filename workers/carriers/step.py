@@ -30,6 +30,7 @@ class CarriedPool(LoopPool):
         """Make the source; called in the loop's thread."""
         raise NotImplementedError
 
+    _intake: Intake
     _source: Source | None = None
     _leaving: Future[None] | None = None
 
@@ -42,8 +43,9 @@ class CarriedPool(LoopPool):
             raise WorkerShutdown(2) from None
 
     def on_close(self) -> None:
-        # First, so that nothing more is offered to a dispatcher that takes nothing more.
         if self._source is not None and self._leaving is None:
+            # First, so that nothing more is offered to a dispatcher that takes nothing more.
+            self._thread.loop.call_soon_threadsafe(self._intake.stop)
             self._leaving = self._thread.submit(self._source.aclose())
         super().on_close()
 
@@ -56,7 +58,8 @@ class CarriedPool(LoopPool):
     async def _open_source(self, consumer: JobConsumer) -> Source:
         if self._assembly is None:
             raise FloError("the worker is not open")
-        source = self.open_source(Intake(self._assembly.dispatcher, lambda job: CarriedReceipt(job, consumer)))
+        self._intake = Intake(self._assembly.dispatcher, lambda job: CarriedReceipt(job, consumer))
+        source = self.open_source(self._intake)
         await source.start()
         return source
 
