@@ -52,7 +52,7 @@ class Row:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--runs", type=int, default=25, help="runs per row and round (default: %(default)s)")
+    options.add_argument("--runs", type=int, default=20, help="runs per row and round (default: %(default)s)")
     options.add_argument("--rounds", type=int, default=4, help="rounds, alternating (default: %(default)s)")
     given = options.parse_args()
     measured = asyncio.run(measure(given.runs, given.rounds))
