@@ -10,6 +10,7 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from dispatch.queues.kafka_log import slow_down
 from schemas.errors import SettingsError, Unavailable
 from schemas.settings import KafkaSecurity, Settings
 
@@ -32,6 +33,7 @@ def dead_topic_of(topic: str) -> str:
 
 def connection_options(settings: Settings) -> dict[str, Any]:
     """Give what every aiokafka client is made with. Raises SettingsError for what is missing."""
+    slow_down()
     if not settings.kafka_bootstrap_servers:
         raise SettingsError("KAFKA_BOOTSTRAP_SERVERS is not set; name the brokers, e.g. kafka-1:9092,kafka-2:9092")
     options: dict[str, Any] = {
