@@ -106,7 +106,7 @@ class Chaos:
         self.key = secrets.token_urlsafe(24)
         self.api_port = servers.free_port()
         self.workers: list[subprocess.Popen[bytes] | None] = [None] * WORKERS
-        self.recoveries: list[float] = []
+        self.calm = False
 
     async def run(self) -> dict[str, Any]:
         async with AsyncExitStack() as stack:
@@ -131,8 +131,8 @@ class Chaos:
             started = time.monotonic()
             trouble = asyncio.create_task(self._make_trouble())
             await self._feed_runs()
-            trouble.cancel()
-            await asyncio.wait([trouble])
+            self.calm = True
+            await trouble
             await self._heal()
             await self._wait_for_the_end()
             took = time.monotonic() - started
@@ -255,7 +255,7 @@ class Chaos:
                     except httpx.TransportError:
                         self.unanswered += 1
                     await asyncio.sleep(0.2)
-                await asyncio.sleep(self.chance.random() * 0.08)
+                await asyncio.sleep(self.chance.random() * 0.25)
 
         await asyncio.gather(*(caller() for _ in range(6)))
 
@@ -265,7 +265,7 @@ class Chaos:
             self._restart_broker, self._kill_api, self._kill_tick, self._double_messages, self._shuffle_messages,
             self._stop_database,
         ]  # fmt: skip
-        while True:
+        while not self.calm:
             await asyncio.sleep(0.5 + self.chance.random() * 2)
             trouble = self.chance.choice(kinds)
             self.done[trouble.__name__.strip("_")] += 1
@@ -342,8 +342,6 @@ class Chaos:
 
     async def _heal(self) -> None:
         """After the trouble, everything is there again."""
-        if self.broker.process is None:
-            await self.broker.start()
         if self.api.poll() is not None:
             self._start_api()
         if self.tick.poll() is not None:
