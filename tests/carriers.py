@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 
 import pytest
@@ -15,7 +14,6 @@ NO_REDIS = "redis://127.0.0.1:1/0"
 
 def environment(request: pytest.FixtureRequest, carrier: str) -> dict[str, str]:
     """Give the variables that choose a carrier, with its server running."""
-    mine = f"t{secrets.token_hex(4)}-"
     match carrier:
         case "redis":
             return {"ASYNC_EXECUTION_BACKEND": "redis", "REDIS_URL": request.getfixturevalue("redis_url")}
@@ -24,24 +22,27 @@ def environment(request: pytest.FixtureRequest, carrier: str) -> dict[str, str]:
             return {
                 **server.environment,
                 "ASYNC_EXECUTION_BACKEND": "sqs",
-                "SQS_QUEUE_PREFIX": mine,
+                "SQS_QUEUE_PREFIX": f"t{secrets.token_hex(4)}-",
                 "SQS_FIFO": str(carrier == "sqs-fifo"),
                 "REDIS_URL": NO_REDIS,
             }
         case "kafka":
-            broker: servers.KafkaBroker | None = request.getfixturevalue("kafka_broker")
-            return {
-                "ASYNC_EXECUTION_BACKEND": "kafka",
-                "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap if broker else os.environ["KAFKA_BOOTSTRAP_SERVERS"],
-                "KAFKA_TOPIC_PREFIX": mine,
-                "KAFKA_CONSUMER_GROUP": mine,
-                "KAFKA_PARTITIONS": "4",
-                "REDIS_URL": NO_REDIS,
-            }
+            return kafka_environment(request.getfixturevalue("kafka_address"))
     raise AssertionError(carrier)
 
 
-#: Kafka's tests run in one pytest worker when they are told apart by group (`--dist loadgroup`): a broker is heavy.
-KAFKA = pytest.param("kafka", marks=pytest.mark.xdist_group("kafka"))
+def kafka_environment(address: str) -> dict[str, str]:
+    """Give the variables for a Kafka at this address."""
+    mine = f"t{secrets.token_hex(4)}-"
+    return {
+        "ASYNC_EXECUTION_BACKEND": "kafka",
+        "KAFKA_BOOTSTRAP_SERVERS": address,
+        "KAFKA_TOPIC_PREFIX": mine,
+        "KAFKA_CONSUMER_GROUP": mine,
+        "KAFKA_PARTITIONS": "4",
+        "REDIS_URL": NO_REDIS,
+    }
+
+
 #: Whoever uses SQS in this process needs credentials in its environment: boto3 looks for them there.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

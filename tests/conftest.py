@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -36,10 +37,11 @@ def sqs_server() -> Iterator[servers.SqsServer]:
 
 
 @pytest.fixture(scope="session")
-def kafka_broker() -> Iterator[servers.KafkaBroker | None]:
-    """A Kafka that is shared; None when it is not ours to stop (KAFKA_BOOTSTRAP_SERVERS)."""
-    with servers.run_kafka() as broker:
-        yield broker
+def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Kafka that all pytest workers of one run share."""
+    mine = tmp_path_factory.getbasetemp()
+    with servers.share_kafka(mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,8 @@ A missing server fails in CI and skips on a user's machine, with the command tha
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
+import fcntl
 import os
 import pwd
 import secrets
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -166,7 +165,7 @@ class KafkaBroker:
     def format(self) -> None:
         properties = _KAFKA_PROPERTIES.format(folder=self.folder, port=self.port, controller=free_port())
         self._properties.write_text(properties)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster = "MkU3OEVBNTcwNTJENDM2Qg"
         subprocess.run(
             [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "--standalone", "-c", self._properties],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -194,23 +193,56 @@ class KafkaBroker:
 
 
 @contextlib.contextmanager
-def run_kafka() -> Iterator[KafkaBroker | None]:
-    """Run a broker on free ports; None when KAFKA_BOOTSTRAP_SERVERS names one that is not ours to stop."""
-    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-        yield None
-        return
-    jars = next((mark.parent for mark in Path(__file__).parents[1].glob(".cache/kafka-*/.complete")), None)
-    if shutil.which("java") is None or jars is None:
-        missing("Apache Kafka", "apt-get install default-jre-headless maven, then scripts/kafka-jars")
-        return
+def run_kafka() -> Iterator[KafkaBroker]:
+    """Run a broker of the test's own on free ports."""
     with tempfile.TemporaryDirectory(prefix="flo-kafka-") as folder:
-        broker = KafkaBroker(Path(folder), free_port(), jars)
-        broker.format()
-        broker.start()
+        broker = _start_kafka(Path(folder))
         try:
             yield broker
         finally:
             broker.stop()
+
+
+@contextlib.contextmanager
+def share_kafka(folder: Path) -> Iterator[str]:
+    """Give the address of a broker that all processes with this folder share: KAFKA_BOOTSTRAP_SERVERS, or a local one.
+
+    The first to come starts it. Each holds a lock while it uses it, and whoever finds no other holder stops it.
+    """
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+        return
+    with (folder / "kafka.lock").open("a+") as lock, (folder / "kafka.users").open("a+") as users:
+        note = folder / "kafka.address"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not note.exists():
+            home = folder / "kafka"
+            home.mkdir()
+            broker = _start_kafka(home)
+            assert broker.process is not None
+            note.write_text(f"{broker.process.pid} {broker.bootstrap}")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        pid, address = note.read_text().split()
+        try:
+            yield address
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                note.unlink()
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def _start_kafka(folder: Path) -> KafkaBroker:
+    jars = next((mark.parent for mark in Path(__file__).parents[1].glob(".cache/kafka-*/.complete")), None)
+    if shutil.which("java") is None or jars is None:
+        missing("Apache Kafka", "apt-get install default-jre-headless maven, then scripts/kafka-jars")
+    assert jars is not None
+    broker = KafkaBroker(folder, free_port(), jars)
+    broker.format()
+    broker.start()
+    return broker
 
 
 @contextlib.contextmanager

@@ -186,7 +186,8 @@ class _Gone(Exception):
 def _refused(what: str, error: Mapping[str, Any]) -> Unavailable:
     code, message = str(error.get("Code", "")), str(error.get("Message", ""))
     if "AccessDenied" in code or "AuthorizationError" in code:
-        action = what.split(maxsplit=1)[0]
+        # A batch call needs the permission of the single one.
+        action = what.split(maxsplit=1)[0].removesuffix("Batch")
         return Unavailable(f"SQS does not allow {what} ({message}); give these credentials the permission sqs:{action}")
     return Unavailable(f"SQS refused {what} ({code}: {message})")
 

@@ -14,14 +14,14 @@ from dispatch.queues.redis_queue import RedisQueue
 from schemas.errors import SettingsError, Unavailable
 from schemas.job import Job, JobKind
 from schemas.settings import load_settings
-from tests.carriers import CREDENTIALS, KAFKA, environment
+from tests.carriers import CREDENTIALS, environment
 
 
 def job(run: str, **changes: object) -> Job:
     return Job.model_validate({"kind": JobKind.FLOW, "run_id": run, "app": "shop", **changes})
 
 
-@pytest.fixture(params=["memory", "redis", "sqs", "sqs-fifo", KAFKA])
+@pytest.fixture(params=["memory", "redis", "sqs", "sqs-fifo", "kafka"])
 async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.carriers import CREDENTIALS, KAFKA, environment
+from tests.carriers import CREDENTIALS, environment
 from tests.integration.carriers.carried import Carrier, open_carried
 from tests.integration.workers.worker_process import Lane, WorkerProcess
 
@@ -16,7 +16,7 @@ def database_url(home: Path) -> str:
     return f"sqlite:///{home / 'flo.db'}"
 
 
-@pytest.fixture(params=["sqs", KAFKA])
+@pytest.fixture(params=["sqs", "kafka"])
 def carrier(request: pytest.FixtureRequest, home: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Carrier:
     """Each carrier but Redis, which `integration/workers` is about."""
     for name, value in CREDENTIALS.items():

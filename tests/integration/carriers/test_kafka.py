@@ -19,11 +19,9 @@ from scheduler.relay import relay
 from schemas.job import Job, JobKind
 from schemas.run import EventType
 from tests import servers
-from tests.carriers import environment
+from tests.carriers import environment, kafka_environment
 from tests.integration.carriers.carried import SHORT, Carrier, open_carried, until
 from tests.integration.workers.worker_process import PATIENCE, Lane, WorkerProcess
-
-pytestmark = pytest.mark.xdist_group("kafka")
 
 #: One app's runs go to all partitions.
 SPREAD = {"KAFKA_MESSAGE_KEY": "run"}
@@ -86,24 +84,24 @@ async def test_an_unreadable_message_stops_nothing_and_is_kept_with_its_reason(
     assert all(dict(record.headers)["reason"] for record in kept)
 
 
-async def test_a_restarted_broker_is_worked_on_again(
-    lane: Lane, worker: WorkerProcess, kafka_broker: servers.KafkaBroker | None
-) -> None:
-    if kafka_broker is None:
-        pytest.skip("KAFKA_BOOTSTRAP_SERVERS names a broker that is not ours to stop")
-    before = await lane.ended(await lane.send())
+async def test_a_restarted_broker_is_worked_on_again(home: Path, database_url: str) -> None:
+    with servers.run_kafka() as broker:
+        carrier = Carrier(home, database_url, kafka_environment(broker.bootstrap))
+        async with open_carried(carrier) as lane:
+            with carrier.worker() as worker:
+                before = await lane.ended(await lane.send())
 
-    kafka_broker.stop()
-    meanwhile = await lane.send()
-    await lane.publisher.settle()
-    await asyncio.to_thread(kafka_broker.start)
-    after = await lane.send()
-    await lane.publisher.settle()
-    await relay(lane.store, lane.queue)
+                broker.stop()
+                meanwhile = await lane.send()
+                await lane.publisher.settle()
+                await asyncio.to_thread(broker.start)
+                after = await lane.send()
+                await lane.publisher.settle()
+                await relay(lane.store, lane.queue)
 
-    runs = [await lane.ended(run_id) for run_id in (meanwhile, after)]
+                runs = [await lane.ended(run_id) for run_id in (meanwhile, after)]
+                assert worker.process.poll() is None
     assert [run["status"] for run in (before, *runs)] == ["succeeded"] * 3
-    assert worker.process.poll() is None
 
 
 async def test_two_workers_share_the_partitions_and_one_takes_over_from_a_killed_one(carrier: Carrier) -> None:
