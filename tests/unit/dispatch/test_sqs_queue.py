@@ -69,7 +69,7 @@ async def test_what_sqs_could_not_take_is_sent_again_alone(settings: Settings) -
 async def test_what_sqs_refuses_for_good_is_unavailable_with_its_reason(settings: Settings) -> None:
     sqs = Sqs([{"Id": "1", "SenderFault": True, "Code": "InvalidMessageContents", "Message": "bad text"}])
 
-    with pytest.raises(Unavailable, match="took 2 of 3 messages for 'flow' .bad text."):
+    with pytest.raises(Unavailable, match=r"took 2 of 3 messages for 'flow' \(bad text\)"):
         await queue_on(sqs, settings).publish(jobs(3))
 
     assert len(sqs.sent) == 1
