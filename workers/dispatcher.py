@@ -123,8 +123,12 @@ class Dispatcher:
 
     async def handle(self, job: Job, receipt: Receipt) -> None:
         """Claim, execute, record."""
-        claim = await self._writer.take(job.run_id, owner=self._owner, executor=self._executors.default)
-        receipt.decided(claim is not None)
+        claim = None
+        try:
+            claim = await self._writer.take(job.run_id, owner=self._owner, executor=self._executors.default)
+        finally:
+            # Also when SQL stayed away: the carrier gets its slot back, and the reaper misses the message.
+            receipt.decided(claim is not None)
         if claim is None:
             return  # someone has it, or it is over: the message was only a hint
         status = None

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from dispatch.queues.celery_app import make_celery
+from dispatch.queues.celery_app import control_url, make_celery
 from schemas.errors import FloError
 from schemas.settings import load_settings
 
@@ -26,6 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_settings()
     except FloError as error:
         print(f"flo flower: {error}", file=sys.stderr)
+        return 2
+    if control_url(settings) is None:
+        print(
+            f"flo flower: jobs are on {settings.async_backend}, and Flower hears of them over a Redis; "
+            "name one in FLO_EVENTS_URL, here and for the workers",
+            file=sys.stderr,
+        )
         return 2
     if problem := port_problem(given.address, given.port):
         print(f"flo flower: {problem}", file=sys.stderr)

@@ -163,6 +163,17 @@ async def test_a_message_for_a_run_that_does_not_exist_is_dropped(rig: Rig) -> N
     assert receipt.claimed == [False]
 
 
+async def test_a_claim_that_fails_for_good_gives_its_slot_back(rig: Rig) -> None:
+    job, receipt = await rig.accept(), Noted()
+    dispatcher = rig.dispatcher(succeed)
+    await rig.store.aclose()
+
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await dispatcher.handle(job, receipt)
+
+    assert receipt.claimed == [False]
+
+
 async def test_a_users_error_fails_the_run(rig: Rig) -> None:
     async def fail(order: RunOrder, events: EventSink) -> Outcome:
         return Failed(error=RunError(kind=ErrorKind.USER, message="no such order", node_id="say"))

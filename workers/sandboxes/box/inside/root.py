@@ -60,6 +60,8 @@ def enter_namespaces(*, as_root: bool) -> None:
 
 def build(mounts: Mapping[str, str], *, with_host_proc: bool) -> None:
     """Build the root from the system's folders and `mounts` (place inside -> path here), and move into it."""
+    # Held open: what lies below the place itself is out of sight once the new root is mounted over it.
+    held = {inside: os.open(here, os.O_PATH | os.O_CLOEXEC) for inside, here in mounts.items()}
     kernel.mount("tmpfs", _PLACE, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     for name in SYSTEM:
         _copy_or_bind(f"/{name}", f"{_PLACE}/{name}")
@@ -69,8 +71,9 @@ def build(mounts: Mapping[str, str], *, with_host_proc: bool) -> None:
     for name, text in WRITTEN.items():
         with open(f"{_PLACE}/etc/{name}", "w", encoding="ascii") as file:
             file.write(text)
-    for inside, here in mounts.items():
-        _bind(here, _PLACE + inside, _READ_ONLY)
+    for inside, handle in held.items():
+        _bind(f"/proc/self/fd/{handle}", _PLACE + inside, _READ_ONLY)
+        os.close(handle)
     for name in ("proc", "work", "tmp", "run", "var", "dev", "dev/shm", STAGE):
         os.makedirs(f"{_PLACE}/{name.lstrip('/')}", exist_ok=True)
     os.symlink("/tmp", f"{_PLACE}/var/tmp")
