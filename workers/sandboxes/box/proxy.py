@@ -85,14 +85,15 @@ class Proxy:
         with listener:
             while True:
                 client, _ = await loop.sock_accept(listener)
-                task = loop.create_task(self._serve(client))
+                # Decided here, in the order of arrival: later, those who came first would count themselves out.
+                task = loop.create_task(self._serve(client, room=len(self._connections) < self._egress.max_connections))
                 self._connections.add(task)
                 task.add_done_callback(self._connections.discard)
 
-    async def _serve(self, client: socket.socket) -> None:
+    async def _serve(self, client: socket.socket, *, room: bool) -> None:
         reader, writer = await asyncio.open_connection(sock=client, limit=_LONGEST_HEAD)
         try:
-            if len(self._connections) > self._egress.max_connections:
+            if not room:
                 raise _Refusal(503, f"more than {self._egress.max_connections} connections at once")
             async with asyncio.timeout(_PATIENCE):
                 request = _read_request(await _read_head(reader))
