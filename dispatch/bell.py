@@ -20,8 +20,9 @@ log = structlog.get_logger()
 
 Listener = Callable[[JSONValue], None]
 
-#: Pause before a listener connects again, in seconds.
+#: Pause before a listener connects again, in seconds: doubles while nothing answers.
 _RECONNECT = 0.5
+_RECONNECT_MOST = 5.0
 
 
 class Topic(StrEnum):
@@ -120,11 +121,13 @@ class RedisBell:
         return [None] * len(hints)
 
     async def _hear(self) -> None:
+        pause = _RECONNECT
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(*(self._prefix + topic for topic in Topic))
                     self.live = True
+                    pause = _RECONNECT
                     while True:
                         message = await subscription.get_message(timeout=30)
                         if message is not None:
@@ -132,10 +135,16 @@ class RedisBell:
             except (RedisError, OSError) as error:
                 self.live = False
                 log.warning("bell.lost", error=str(error))
-                await asyncio.sleep(_RECONNECT)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _RECONNECT_MOST)
 
     def _deliver(self, channel: str, data: bytes) -> None:
-        hint = loads(data)
+        try:
+            hint = loads(data)
+        except ValueError:
+            # Not one of ours: a stranger on the channel must not end the listening.
+            log.warning("bell.unreadable", channel=channel)
+            return
         for listener in self._listeners[Topic(channel.removeprefix(self._prefix))]:
             listener(hint)
 
