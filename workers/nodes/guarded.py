@@ -16,10 +16,13 @@ from typing import TypeAlias
 import httpcore
 import httpx
 
+from workers.sandboxes.box.egress import Egress
+
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: Redirects that one request may follow.
 MAX_REDIRECTS = 10
+_PORTS = {"http": 80, "https": 443}
 #: Connections that a worker keeps open, in all and idle.
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30)
 
@@ -38,12 +41,11 @@ _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class ForbiddenAddress(Exception):
-    """A host resolved to an address that flows may not reach."""
+    """A host that flows may not reach; the message says why."""
 
-    def __init__(self, host: str, address: str) -> None:
-        super().__init__(f"{host} is {address}, which is not a public address")
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(why)
         self.host = host
-        self.address = address
 
 
 def is_public(text: str) -> bool:
@@ -87,7 +89,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         addresses = await self._resolve(host, port)
         for address in addresses:
             if not is_public(address):
-                raise ForbiddenAddress(host, address)
+                raise ForbiddenAddress(host, f"{host} is {address}, which is not a public address")
         failure: Exception | None = None
         for address in addresses:
             try:
@@ -110,7 +112,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        raise ForbiddenAddress("a unix socket", path)
+        raise ForbiddenAddress(path, f"{path} is a unix socket")
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
@@ -145,4 +147,13 @@ def open_client(
         trust_env=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"user-agent": "flo"},
+        event_hooks={"request": [_keep_to_policy]},
     )
+
+
+async def _keep_to_policy(request: httpx.Request) -> None:
+    """Hold a request, and each redirect that follows from it, to the egress policy that it was made with."""
+    policy = request.extensions.get("egress")
+    url = request.url
+    if isinstance(policy, Egress) and not policy.allows(url.host, url.port or _PORTS.get(url.scheme, 0)):
+        raise ForbiddenAddress(url.host, policy.refusal(url.host))

@@ -16,6 +16,11 @@ from schemas.outcome import ErrorKind
 from workers.nodes.guarded import MAX_REDIRECTS, ForbiddenAddress
 from workers.nodes.node import NodeCall, node_error, too_long
 
+_MAY_ALLOW = (
+    "the operator decides what flows may call: FLO_EGRESS and the app's own limits name hosts, "
+    "FLO_ALLOW_PRIVATE_NETWORK=true allows private addresses"
+)
+
 
 class HttpRequest:
     """Send the request; any status is a success unless `fail_on_status` says otherwise."""
@@ -60,7 +65,9 @@ def _request(call: NodeCall[HttpConfig]) -> httpx.Request:
             headers.setdefault("content-type", "text/plain; charset=utf-8")
     try:
         url = httpx.URL(str(given["url"]))
-        request = call.tools.http.build_request(call.config.method, url, headers=headers, content=content)
+        request = call.tools.http.build_request(
+            call.config.method, url, headers=headers, content=content, extensions={"egress": call.tools.egress}
+        )
     except (httpx.InvalidURL, UnicodeError, ValueError) as mistake:
         raise node_error(ErrorKind.INVALID_INPUT, f'input "url" is not an address: {mistake}') from None
     if url.scheme not in ("http", "https") or not url.host:
@@ -91,12 +98,7 @@ async def _exchange(call: NodeCall[HttpConfig], request: httpx.Request) -> tuple
         finally:
             await response.aclose()
     except ForbiddenAddress as refused:
-        raise node_error(
-            ErrorKind.FORBIDDEN,
-            f"{refused}; flows may only call public addresses here (the operator can allow others with "
-            "FLO_ALLOW_PRIVATE_NETWORK=true)",
-            host=refused.host,
-        ) from None
+        raise node_error(ErrorKind.FORBIDDEN, f"{refused}; {_MAY_ALLOW}", host=refused.host) from None
     except httpx.TooManyRedirects:
         raise node_error(ErrorKind.UPSTREAM, f"{host} redirected more than {MAX_REDIRECTS} times") from None
     except httpx.UnsupportedProtocol:

@@ -15,6 +15,8 @@ from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType
 from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
+from workers.sandboxes.box.egress import PUBLIC_EGRESS, Egress
+from workers.sandboxes.commands import CommandSandbox, NoBox
 
 C = TypeVar("C", bound=NodeConfig)
 
@@ -33,6 +35,10 @@ class NodeTools:
     inline_http_cap: timedelta = timedelta(seconds=300)
     #: Shared by all runs of a worker, as `code` is.
     preparer: Preparer = field(default_factory=NoPreparer)
+    #: Where commands and Python run; shared by all runs of a worker, as `code` is.
+    box: CommandSandbox = field(default_factory=NoBox)
+    #: Where the app's flows may connect to, besides what holds for all.
+    egress: Egress = PUBLIC_EGRESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

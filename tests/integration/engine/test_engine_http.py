@@ -198,8 +198,8 @@ async def test_a_flow_can_not_reach_the_operators_own_machine(guarded: NodeTools
 
     assert kind is ErrorKind.FORBIDDEN
     assert message == (
-        "127.0.0.1 is 127.0.0.1, which is not a public address; flows may only call public addresses here "
-        "(the operator can allow others with FLO_ALLOW_PRIVATE_NETWORK=true)"
+        "127.0.0.1 is 127.0.0.1, which is not a public address; the operator decides what flows may call: FLO_EGRESS "
+        "and the app's own limits name hosts, FLO_ALLOW_PRIVATE_NETWORK=true allows private addresses"
     )
     assert site.count == 0
 

@@ -33,6 +33,12 @@ class Egress:
         name = host.lower().rstrip(".")
         return any(_matches(pattern.lower(), name, port) for pattern in self.hosts)
 
+    def refusal(self, host: str) -> str:
+        """Say why a connection may not go to this name."""
+        if self.reach == "none":
+            return f"this app's flows may connect to nothing, so not to {host}"
+        return f"{host} is not among the hosts that this app's flows may reach"
+
 
 def _matches(pattern: str, name: str, port: int) -> bool:
     host, _, wanted = pattern.partition(":")

@@ -121,7 +121,7 @@ class Proxy:
         """Connect to a checked address of an allowed host."""
         host, port = request.host, request.port
         if not self._egress.allows(host, port):
-            raise _Refusal(403, f"{host}:{port} is not among the hosts that this box may reach")
+            raise _Refusal(403, self._egress.refusal(host))
         try:
             addresses = await self._network.resolve(host, port)
         except (OSError, UnicodeError):
@@ -195,5 +195,5 @@ def _checked(host: str) -> str:
 
 def _answer(refusal: _Refusal) -> bytes:
     body = f"flo: {refusal.reason}\n".encode()
-    head = f"HTTP/1.1 {refusal.status} {refusal.reason[:80]}\r\nContent-Type: text/plain\r\n"
+    head = f"HTTP/1.1 {refusal.status} {refusal.reason[:200]}\r\nContent-Type: text/plain\r\nFlo-Refused: yes\r\n"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("latin-1", "replace") + body
