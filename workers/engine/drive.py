@@ -85,7 +85,7 @@ class _Drive:
                 finally:
                     await self._stop("the flow ran into its time limit" if deadline.expired() else "the run is over")
         except TimeoutError:
-            return Failed(error=_flow_took_too_long(limit))
+            return Failed(error=flow_took_too_long(limit))
 
     async def _rounds(self) -> Outcome:
         """Run the flow, and run it over again as often as its document asks for that."""
@@ -276,7 +276,7 @@ def _checked(outputs: object) -> Mapping[str, JSONValue]:
     return outputs
 
 
-def _flow_took_too_long(limit: timedelta) -> RunError:
+def flow_took_too_long(limit: timedelta) -> RunError:
     seconds, setting = limit.total_seconds(), "settings.max_execution_time_ms"
     return RunError(
         kind=ErrorKind.TIMED_OUT,
