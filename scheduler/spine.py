@@ -88,7 +88,7 @@ async def open_spine(
             feed=feed,
             writer=writer,
             publisher=publisher,
-            catalog=load_catalog(settings.execution_mode, npm=settings.npm, hub=settings.hub),
+            catalog=load_catalog(settings.mode, npm=settings.npm, hub=settings.hub),
             tokens=tokens,
             vault=vault,
             gate=Gate(store),

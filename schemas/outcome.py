@@ -28,6 +28,8 @@ class ErrorKind(StrEnum):
     TIMED_OUT = "timed_out"
     MEMORY_EXCEEDED = "memory_exceeded"
     OUTPUT_EXCEEDED = "output_exceeded"
+    #: Something ended the flow's own process, and it was not Flo.
+    KILLED = "killed"
     CANCELLED = "cancelled"
     #: A sandbox or worker died under a run through no fault of its own: worth another attempt.
     LOST = "lost"

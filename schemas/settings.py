@@ -24,6 +24,11 @@ class ExecutionMode(StrEnum):
     SANDBOX_PROCESS = "SANDBOX_PROCESS"
     SANDBOX_CODE_AND_PROCESS = "SANDBOX_CODE_AND_PROCESS"
 
+    def is_weaker_than(self, other: ExecutionMode) -> bool:
+        """Tell whether less stands between code and machine than in another mode."""
+        order = tuple(ExecutionMode)
+        return order.index(self) < order.index(other)
+
 
 class ExecutorName(StrEnum):
     """What a run is handed to."""
@@ -90,9 +95,14 @@ class Settings(BaseModel):
     database_url: str = Field(default="", validation_alias="FLO_DATABASE_URL")
     api_key: SecretStr | None = Field(default=None, validation_alias="FLO_API_KEY")
 
-    execution_mode: ExecutionMode = Field(
-        default=ExecutionMode.SANDBOX_CODE_ONLY, validation_alias="FLO_EXECUTION_MODE"
-    )
+    #: None is the strongest mode that works here, which each process finds out at its start.
+    execution_mode: ExecutionMode | None = Field(default=None, validation_alias="FLO_EXECUTION_MODE")
+    #: The weakest mode that an app or a run may ask for; None is the server's own mode.
+    weakest_mode: ExecutionMode | None = Field(default=None, validation_alias="FLO_WEAKEST_MODE")
+    #: What a box with an engine in it may use, in MB: engine, code and scratch space together.
+    box_memory_mb: int = Field(default=1024, ge=128, le=1_048_576, validation_alias="FLO_BOX_MEMORY_MB")
+    #: Where flows may connect to: `none`, `public`, or hosts (`api.example.com, *.example.org:443`).
+    egress: str = Field(default="public", validation_alias="FLO_EGRESS")
     sync_backend: SyncBackend = Field(default=SyncBackend.QUEUE, validation_alias="EXECUTION_BACKEND")
     async_backend: AsyncBackend = Field(default=AsyncBackend.REDIS, validation_alias="ASYNC_EXECUTION_BACKEND")
     executor: ExecutorName = Field(default=ExecutorName.INLINE, validation_alias="FLO_EXECUTOR")
@@ -161,6 +171,20 @@ class Settings(BaseModel):
     def npm(self) -> NpmAllow:
         """The packages that code nodes may depend on."""
         return NpmAllow.parse(self.npm_allow)
+
+    @property
+    def mode(self) -> ExecutionMode:
+        """The mode that runs have unless something stronger is asked for; until one is found, what works anywhere."""
+        return self.execution_mode or ExecutionMode.SANDBOX_CODE_ONLY
+
+    @property
+    def weakest(self) -> ExecutionMode:
+        """The weakest mode that may be asked for."""
+        return self.weakest_mode or self.mode
+
+    def in_mode(self, mode: ExecutionMode) -> Settings:
+        """Give the same settings with the mode that was found to work."""
+        return self.model_copy(update={"execution_mode": mode})
 
     @property
     def hub(self) -> Path:

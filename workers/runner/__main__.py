@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine: bool = given.json or getattr(given, "events", False)
     try:
         settings = load_settings()
-        catalog = load_catalog(settings.execution_mode, npm=settings.npm, hub=settings.hub)
+        catalog = load_catalog(settings.mode, npm=settings.npm, hub=settings.hub)
         match given.command:
             case "run":
                 return _run(given, settings, catalog, machine=machine)
