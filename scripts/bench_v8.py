@@ -22,8 +22,9 @@ import orjson
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from workers.sandboxes.base import CodeOrder, CodeReturned
+from workers.sandboxes.node.setup import find_node
 from workers.sandboxes.v8 import V8Pool
-from workers.sandboxes.v8_setup import HOST_FOLDER, find_node
+from workers.sandboxes.v8.setup import HOST_FOLDER
 
 MEMORY_MB = 64
 SOURCE = "export default ({name}) => ({text: `hello ${name}`})"

@@ -14,8 +14,10 @@ import orjson
 
 from schemas.errors import Unavailable
 from schemas.json import JSONObject
-from workers.sandboxes.v8_host import V8Host
-from workers.sandboxes.v8_setup import die_with_parent, find_node
+from workers.sandboxes.node.host import NodeHost
+from workers.sandboxes.node.jail import NoJail
+from workers.sandboxes.node.program import HostProgram
+from workers.sandboxes.node.setup import find_node
 
 #: The Node program that builds, with its own package.json and node_modules.
 FOLDER = Path(__file__).parent / "node"
@@ -59,9 +61,9 @@ class Bundler:
         self._rest = rest.total_seconds()
         self._longest = longest.total_seconds()
         #: The one that builds; None while it rests.
-        self._host: V8Host | None = None
+        self._host: NodeHost | None = None
         #: All that are not yet confirmed dead.
-        self._living: set[V8Host] = set()
+        self._living: set[NodeHost] = set()
         self._starting = asyncio.Lock()
         self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._ids = count(1)
@@ -116,28 +118,29 @@ class Bundler:
         self._host = None
         await asyncio.gather(*(host.aclose() for host in tuple(self._living)))
 
-    async def _started(self) -> V8Host:
+    async def _started(self) -> NodeHost:
         async with self._starting:
             if self._resting is not None:
                 self._resting.cancel()
             if self._host is None:
                 if not (self._folder / "node_modules" / "esbuild" / "package.json").is_file():
                     raise Unavailable(f"The Node package esbuild is missing from {self._folder}: run scripts/setup")
-                host = V8Host(on_message=self._heard, on_death=self._buried)
+                host = NodeHost(on_message=self._heard, on_death=self._buried)
                 try:
-                    await host.start([*die_with_parent(), str(find_node()), "bundler.mjs"], folder=self._folder)
+                    program = HostProgram(name="esbuild", folder=self._folder, main="bundler.mjs")
+                    await host.start(program, jail=NoJail(), node=find_node())
                 except OSError as trouble:
                     raise BuildLost(f"esbuild could not be started: {trouble.strerror}") from None
                 self._living.add(host)
                 self._host = host
             return self._host
 
-    def _heard(self, host: V8Host, message: dict[str, Any]) -> None:
+    def _heard(self, host: NodeHost, message: dict[str, Any]) -> None:
         answer = self._waiting.get(message["id"])
         if answer is not None and not answer.done():
             answer.set_result(message)
 
-    def _buried(self, host: V8Host) -> None:
+    def _buried(self, host: NodeHost) -> None:
         self._living.discard(host)
         if self._host is not host:
             return

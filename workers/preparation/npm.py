@@ -15,7 +15,7 @@ from typing import Literal
 import orjson
 
 from workers.preparation.npm_words import NpmFailure, explain
-from workers.sandboxes.v8_setup import die_with_parent, find_node
+from workers.sandboxes.node.setup import die_with_parent, find_node
 
 #: Installs that one process does at a time; each is a Node process of some 100 MB.
 AT_ONCE = 2

@@ -1,5 +1,5 @@
-"""Confined places in which a user's code runs. Read `base.py` for what goes in and out, then `v8.py`.
+"""Confined places in which a user's code runs. Read `base.py` for what goes in and out of a code sandbox.
 
-`v8.py` keeps the pool, `v8_host.py` one Node process, `v8_outcome.py` turns a host's answer into an outcome,
-`v8_setup.py` tells what is missing. The code that runs inside Node is in `v8/`, `host.mjs` first.
+`v8/` runs JavaScript in isolates, `plain_node/` in Node as it is; both are programs of the pool in `node/`. `box/` has
+kernel namespace boxes for commands, Python and long-lived programs, the hosts of V8 among them.
 """

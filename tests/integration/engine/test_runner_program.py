@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workers.sandboxes.v8_setup import check_isolated_vm
+from workers.sandboxes.v8.setup import check_isolated_vm
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LOG_ONLY = {"name": "log", "nodes": [{"id": "say", "node_type": "debug.log", "config": {}}]}

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from workers.sandboxes.v8_setup import v8_setup_problem
+from workers.sandboxes.v8.setup import v8_setup_problem
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from v8_running import ENDLESS, HOST_KILLER, SHORT, WAITING, Heard, alive, error_of, order, run, value_of
+from v8_running import ENDLESS, HOST_KILLER, SHORT, WAITING, Heard, Rewriting, alive, error_of, order, run, value_of
 
 from schemas.errors import Unavailable
 from schemas.outcome import ErrorKind
 from workers.sandboxes.base import CodeFailed, CodeReturned
+from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.v8 import V8Pool
 
 #: Says that it has begun, waits a little, and returns its number.
@@ -99,7 +100,7 @@ async def test_runs_go_on_in_the_other_hosts_while_one_is_replaced() -> None:
 
 
 async def test_the_run_that_crashes_its_host_is_guilty_and_the_others_succeed() -> None:
-    async with V8Pool(hosts=1, launch=with_crasher) as pool:
+    async with V8Pool(hosts=1, jail=Rewriting(with_crasher)) as pool:
         running, heard = await start_innocents(pool, 5, wait=200)
         error = await error_of(pool, "crash")
         assert (error.kind, error.message) == (
@@ -111,7 +112,7 @@ async def test_the_run_that_crashes_its_host_is_guilty_and_the_others_succeed() 
 
 
 async def test_a_host_that_dies_for_want_of_memory_gives_the_guilty_run_memory_exceeded() -> None:
-    async with V8Pool(hosts=1, launch=with_crasher) as pool:
+    async with V8Pool(hosts=1, jail=Rewriting(with_crasher)) as pool:
         running, _ = await start_innocents(pool, 3, wait=200)
         assert (await error_of(pool, "crash // out of memory")).kind == ErrorKind.MEMORY_EXCEEDED
         assert await asyncio.gather(*running) == [CodeReturned(n) for n in range(3)]
@@ -178,15 +179,16 @@ async def test_closing_twice_is_harmless_and_a_closed_pool_refuses_runs() -> Non
         await run(pool, order("export default () => 1"))
 
 
-@pytest.mark.parametrize("launch", ["None", "list"], ids=["with its parent", "by itself, when its socket closes"])
-async def test_hosts_end_when_their_worker_is_killed_even_in_an_endless_loop(launch: str) -> None:
+@pytest.mark.parametrize("jail", ["NoJail()", "NoJail(prefix=())"], ids=["with its parent", "by itself"])
+async def test_hosts_end_when_their_worker_is_killed_even_in_an_endless_loop(jail: str) -> None:
     program = f"""
 import asyncio, sys
 sys.path[:0] = {[str(Path.cwd()), str(Path(__file__).parent)]!r}
 from v8_running import ENDLESS, WAITING, order
+from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.v8 import V8Pool
 async def main():
-    async with V8Pool(hosts=1, launch={launch}) as pool:
+    async with V8Pool(hosts=1, jail={jail}) as pool:
         asyncio.create_task(pool.run(order(ENDLESS), print))
         await pool.run(order(WAITING), lambda *line: print(*pool.pids, flush=True))
 asyncio.run(main())
@@ -201,7 +203,7 @@ asyncio.run(main())
 
 async def test_a_missing_node_names_the_fix(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"does not start .* run scripts/setup"):
-        await V8Pool(hosts=1, node=tmp_path / "node", launch=list).start()
+        await V8Pool(hosts=1, node=tmp_path / "node", jail=NoJail(prefix=())).start()
 
 
 async def test_a_missing_isolated_vm_names_the_fix(tmp_path: Path) -> None:
@@ -214,18 +216,18 @@ async def test_a_host_that_ends_before_it_is_ready_says_why() -> None:
         return [command[0], "-e", "throw new Error('no good')"]
 
     with pytest.raises(Unavailable, match=r'ended with code 1 .* said "Error: no good": run scripts/setup'):
-        await V8Pool(hosts=2, launch=fail).start()
+        await V8Pool(hosts=2, jail=Rewriting(fail)).start()
 
 
 async def test_when_no_host_can_be_started_again_runs_are_lost_with_the_fix() -> None:
     starts = 0
 
-    def start_only_once(command: Sequence[str]) -> Sequence[str]:
+    def start_only_once(command: Sequence[str]) -> list[str]:
         nonlocal starts
         starts += 1
-        return command if starts == 1 else ["/nowhere/node"]
+        return [*command] if starts == 1 else ["/nowhere/node"]
 
-    async with V8Pool(hosts=1, launch=start_only_once) as pool:
+    async with V8Pool(hosts=1, jail=Rewriting(start_only_once)) as pool:
         os.kill(pool.pids[0], signal.SIGKILL)
         error = await error_of(pool, WAITING)
         assert (error.kind, "run scripts/setup" in error.message) == (ErrorKind.LOST, True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import RunError
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
+from workers.sandboxes.node.jail import HostProcess, Jail, NoJail
+from workers.sandboxes.node.program import HostProgram
 from workers.sandboxes.v8 import V8Pool
 
 #: Long enough for a loaded machine: tests of the time limit give their own.
@@ -46,6 +49,34 @@ def order(
         max_output_bytes=max_output_bytes,
         filename=filename,
     )
+
+
+class Rewriting:
+    """A jail whose hosts are started by another command line."""
+
+    name = "rewriting"
+
+    def __init__(self, rewrite: Callable[[Sequence[str]], list[str]], jail: Jail | None = None) -> None:
+        self._rewrite = rewrite
+        self._jail: Jail = jail or NoJail()
+
+    async def start(self, program: HostProgram, *, node: Path) -> HostProcess:
+        rewritten = Rewritten(name=program.name, folder=program.folder, original=program, rewrite=self._rewrite)
+        return await self._jail.start(rewritten, node=node)
+
+    async def aclose(self) -> None:
+        await self._jail.aclose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rewritten(HostProgram):
+    """A program with another command line."""
+
+    original: HostProgram
+    rewrite: Callable[[Sequence[str]], list[str]]
+
+    def command(self, *, node: Path, folder: Path) -> list[str]:
+        return self.rewrite(self.original.command(node=node, folder=folder))
 
 
 class Heard:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from schemas.json import dumps
 from schemas.outcome import ErrorKind, RunError
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeReturned
-from workers.sandboxes.v8_outcome import outcome_of
+from workers.sandboxes.node.outcome import outcome_of
+from workers.sandboxes.v8.pool import HINTS
 
 ORDER = CodeOrder(
     source="", inputs={}, app="shop", timeout=timedelta(seconds=1), memory_mb=64, max_output_bytes=1000, filename="a.js"
@@ -20,18 +21,18 @@ ORDER = CodeOrder(
 
 
 def error(**answer: Any) -> RunError:
-    outcome = outcome_of(ORDER, answer)
+    outcome = outcome_of(ORDER, answer, HINTS)
     assert isinstance(outcome, CodeFailed)
     return outcome.error
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=20))
 def test_every_json_value_is_read_back_as_it_was(value: Any) -> None:
-    assert outcome_of(ORDER, {"value": dumps(value)}) == CodeReturned(value)
+    assert outcome_of(ORDER, {"value": dumps(value)}, HINTS) == CodeReturned(value)
 
 
 def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
-    assert outcome_of(ORDER, {"value": r'["\ud83c", "\ud83c\udf88"]'}) == CodeReturned(["\ufffd", "🎈"])
+    assert outcome_of(ORDER, {"value": r'["\ud83c", "\ud83c\udf88"]'}, HINTS) == CodeReturned(["\ufffd", "🎈"])
 
 
 def test_text_that_is_not_json_is_the_user_s_error() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from schemas.outcome import ErrorKind
 from workers.sandboxes.base import CodeOrder, CodeReturned
-from workers.sandboxes.v8_seat import MOST_STARTS, SPARE_MB, Death, Flight, Seat, Ward, judge
+from workers.sandboxes.node.jail import HostDeath
+from workers.sandboxes.node.seat import MOST_STARTS, SPARE_MB, Death, Flight, Seat, Ward, judge
 
 
 @pytest.fixture
@@ -28,12 +29,14 @@ def seat_with(
     *,
     ward: Ward = Ward.EVERYONE,
     death: Death = Death.UNKNOWN,
+    repeats: bool = True,
     **host: Any,
 ) -> Seat:
     """A dead host with runs in it, each of 64 MB and started once."""
     order = CodeOrder(source="", inputs={}, app="shop", timeout=timedelta(seconds=1), memory_mb=64)
-    dead: Any = SimpleNamespace(**{"last_words": "", "exit_code": -11, **host})
-    seat = Seat(host=dead, ward=ward, death=death)
+    ended = HostDeath(**{"code": -11, "last_words": "", **host})
+    dead: Any = SimpleNamespace(name="V8", death=ended)
+    seat = Seat(host=dead, ward=ward, death=death, repeats=repeats)
     for number in range(count):
         flight = Flight(
             id=number, order=order, line=b"", on_log=print, outcome=loop.create_future(), ward=ward, starts=1
@@ -65,9 +68,10 @@ def test_suspects_whose_host_dies_too_start_again_alone(loop: asyncio.AbstractEv
 @pytest.mark.parametrize(
     ("host", "kind"),
     [
-        ({"exit_code": -11}, ErrorKind.INTERNAL),
-        ({"exit_code": -9}, ErrorKind.LOST),
-        ({"exit_code": -6, "last_words": "FATAL ERROR: ... JavaScript heap out of memory"}, ErrorKind.MEMORY_EXCEEDED),
+        ({"code": -11}, ErrorKind.INTERNAL),
+        ({"code": -9, "last_words": ""}, ErrorKind.LOST),
+        ({"code": -9, "last_words": "", "out_of_memory": True}, ErrorKind.MEMORY_EXCEEDED),
+        ({"code": -6, "last_words": "FATAL ERROR: ... JavaScript heap out of memory"}, ErrorKind.MEMORY_EXCEEDED),
     ],
 )
 def test_who_is_alone_in_a_host_that_dies_is_guilty(
@@ -105,6 +109,18 @@ def test_a_run_that_loses_its_host_too_often_runs_alone(loop: asyncio.AbstractEv
     seat = seat_with(loop, 1, death=Death.STUCK)
     seat.flights[0].starts = MOST_STARTS
     assert wards(seat) == [Ward.ALONE]
+
+
+@pytest.mark.parametrize("death", [Death.UNKNOWN, Death.STUCK, Death.HUNG, Death.TOO_BIG])
+def test_runs_that_may_not_start_twice_are_lost_with_their_host(loop: asyncio.AbstractEventLoop, death: Death) -> None:
+    seat = seat_with(loop, 2, death=death, repeats=False)
+    assert (sentence(seat), wards(seat)) == ([ErrorKind.LOST] * 2, [])
+
+
+def test_the_only_run_in_a_host_that_crashed_is_guilty_if_it_may_not_start_twice(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    assert sentence(seat_with(loop, 1, repeats=False)) == [ErrorKind.INTERNAL]
 
 
 def test_a_second_start_repeats_no_log_line(loop: asyncio.AbstractEventLoop) -> None:

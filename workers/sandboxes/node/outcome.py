@@ -1,10 +1,10 @@
-"""Turn a V8 host's last word on a job into an outcome; pure."""
+"""Turn a host's last word on a run into an outcome; pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,26 +17,19 @@ from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeRetur
 #: Stack lines kept for the user.
 STACK_LINES = 20
 
-_NO_NETWORK = "code has no network: use an http.request node"
-_NO_NODE = "code runs in plain V8, without what Node and browsers add"
-_NO_PACKAGES = 'npm packages must stand in the node\'s "dependencies", and Node modules are not available'
-_HINTS = {
-    **dict.fromkeys(["fetch", "XMLHttpRequest", "WebSocket"], _NO_NETWORK),
-    **dict.fromkeys(["Buffer", "URL", "URLSearchParams", "crypto", "document", "process", "window"], _NO_NODE),
-    **dict.fromkeys(["TextDecoder", "TextEncoder", "atob", "btoa", "structuredClone", "performance"], _NO_NODE),
-    **dict.fromkeys(["require", "module", "exports"], _NO_PACKAGES),
-}
 
+def outcome_of(order: CodeOrder, answer: dict[str, Any], hints: Mapping[str, str]) -> CodeOutcome:
+    """Read a `done` message: `{value}`, or `{kind, message?, stack?, line?, column?}`.
 
-def outcome_of(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
-    """Read a `done` message: `{value}`, or `{kind, message?, stack?, line?, column?}`."""
+    `hints` say what to do about a global that is not there.
+    """
     try:
-        return _read_answer(order, answer)
+        return _read_answer(order, answer, hints)
     except (LookupError, TypeError, ValueError, AttributeError) as problem:
-        return internal_error(f"The V8 host gave an answer that can't be read: {problem!r}")
+        return internal_error(f"The host gave an answer that can't be read: {problem!r}")
 
 
-def _read_answer(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
+def _read_answer(order: CodeOrder, answer: dict[str, Any], hints: Mapping[str, str]) -> CodeOutcome:
     if "value" in answer:
         return _returned(order, answer["value"])
     match answer["kind"]:
@@ -51,7 +44,7 @@ def _read_answer(order: CodeOrder, answer: dict[str, Any]) -> CodeOutcome:
         case "user_error" if answer["message"] == "RangeError: Array buffer allocation failed":
             return memory_exceeded(order)
         case "user_error":
-            return _threw(order, answer["message"], answer.get("stack", ""))
+            return _threw(order, _with_hint(answer["message"], hints), answer.get("stack", ""))
     raise ValueError(f"unknown kind {answer['kind']!r}")
 
 
@@ -93,7 +86,6 @@ def _output_exceeded(order: CodeOrder, size: str) -> CodeFailed:
 
 def _threw(order: CodeOrder, message: str, stack: str) -> CodeFailed:
     frames = _user_frames(order.filename, stack)
-    message = _with_hint(message)
     if not frames:
         return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
     return _placed(order, ErrorKind.USER, message, _place(order.filename, frames[0]), frames)
@@ -112,10 +104,10 @@ def _placed(
     return CodeFailed(RunError(kind=kind, message=message, details=details))
 
 
-def _with_hint(message: str) -> str:
+def _with_hint(message: str, hints: Mapping[str, str]) -> str:
     """Say what to do about a global that other places have and this one has not."""
     missing = re.fullmatch(r"ReferenceError: (\w+) is not defined", message)
-    hint = _HINTS.get(missing[1]) if missing else None
+    hint = hints.get(missing[1]) if missing else None
     return f"{message} ({hint})" if hint else message
 
 

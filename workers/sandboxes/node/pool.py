@@ -1,21 +1,21 @@
-"""The V8 sandbox: a pool of Node hosts, each running many isolates, and a fresh isolate for every run.
+"""A pool of Node hosts, each working on many runs at once.
 
-A host that dies takes no innocent run with it. Where it is known which run was at fault (its isolate ran out of
-memory, or would not stop at its deadline), that one is told so and the others start again. Where it is not known,
-every run that was in the host is a suspect. Suspects start again together, away from all others; if their host dies
-too, each starts again alone, and the one that still kills its host is guilty. Code has no effect but its result and
-its logs, so running it again is safe.
+A host that dies takes no innocent run with it. Where it is known which run was at fault (it ran out of memory, or
+would not stop at its deadline), that one is told so and the others start again. Where it is not known, every run that
+was in the host is a suspect. Suspects start again together, away from all others; if their host dies too, each starts
+again alone, and the one that still kills its host is guilty.
+
+So it is for code that has no effect but its result and its logs. Of other code (`HostProgram.repeats` is False) nothing
+ever starts twice: what was in a host that died is lost, and told so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json as stdlib_json
-import mmap
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -27,17 +27,15 @@ import orjson
 from schemas import json
 from schemas.errors import FloError, Unavailable
 from workers.sandboxes.base import CodeOrder, CodeOutcome, OnLog
-from workers.sandboxes.v8_host import Launch, V8Host
-from workers.sandboxes.v8_outcome import lost, memory_exceeded, outcome_of, timed_out
-from workers.sandboxes.v8_seat import SPARE_MB, Death, Flight, Seat, Ward, judge
-from workers.sandboxes.v8_setup import HOST_FOLDER, check_isolated_vm, die_with_parent, find_node, host_command
+from workers.sandboxes.node.host import NodeHost
+from workers.sandboxes.node.jail import Jail, NoJail
+from workers.sandboxes.node.outcome import lost, memory_exceeded, outcome_of, timed_out
+from workers.sandboxes.node.program import HostProgram
+from workers.sandboxes.node.seat import SPARE_MB, Death, Flight, Seat, Ward, judge
+from workers.sandboxes.node.setup import find_node
 
 #: Runs that one host works on at once; most wait for a timer or a core.
 SLOTS = 32
-#: Ready isolates that a host keeps for each memory limit, about 2 MB each.
-STOCK = 4
-#: Memory limit for which isolates are made before the first run asks.
-WARM_MEMORY_MB = 128
 #: After its deadline a run gets this long to leave its host before the host is killed.
 GRACE = timedelta(seconds=2)
 #: How often deadlines and memory are looked at.
@@ -46,32 +44,31 @@ WATCH_EVERY = timedelta(milliseconds=100)
 BACKOFF = (0.1, 0.5, 2.0, 5.0)
 
 
-class V8Pool:
-    """Runs code in V8 isolates. Use it as an async context manager, in one event loop."""
+class NodePool:
+    """Runs code in Node hosts. Use it as an async context manager, in one event loop."""
 
     def __init__(
         self,
+        program: HostProgram,
         *,
         hosts: int = 0,
         node: Path | None = None,
         slots: int = SLOTS,
-        stock: int = STOCK,
-        warm_memory_mb: int = WARM_MEMORY_MB,
         grace: timedelta = GRACE,
-        launch: Launch | None = None,
-        folder: Path = HOST_FOLDER,
+        jail: Jail | None = None,
+        hints: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare a pool of `hosts` processes (0: one per core).
+        """Prepare a pool of `hosts` processes (0: one per core), each in `jail`, which is closed with the pool.
 
-        `launch` turns Node's command line into the one that is run, so that a jail can be put around it.
+        `hints` say what to do about a global that is not there.
         """
+        self._program = program
         self._wanted = hosts or len(os.sched_getaffinity(0))
         self._node = node
         self._slots = slots
-        self._settings = {"stock": stock, "warm_memory_mb": warm_memory_mb}
         self._grace = grace.total_seconds()
-        self._launch = launch or _with_parent
-        self._folder = folder
+        self._jail: Jail = jail or NoJail()
+        self._hints = hints or {}
         self._seats: list[Seat] = []
         #: Hosts on their way.
         self._opening: dict[asyncio.Task[None], Ward] = {}
@@ -90,8 +87,7 @@ class V8Pool:
         await self.aclose()
 
     async def start(self) -> None:
-        """Start every host at once; raise Unavailable with the fix if Node or isolated-vm is missing."""
-        check_isolated_vm(self._folder)
+        """Start every host at once; raise Unavailable with the fix if Node or what the program needs is missing."""
         if self._node is None:
             self._node = find_node()
         try:
@@ -104,7 +100,7 @@ class V8Pool:
         except BaseException:
             await self.aclose()
             raise
-        self._watch = asyncio.create_task(self._keep_watch(), name="v8-watch")
+        self._watch = asyncio.create_task(self._keep_watch(), name="node-watch")
 
     async def aclose(self) -> None:
         """Kill every host and return when all are confirmed dead; runs under way end as lost."""
@@ -116,18 +112,24 @@ class V8Pool:
         seats, self._seats = self._seats, []
         queued = chain.from_iterable(self._queues.values())
         for flight in chain(queued, *(seat.flights.values() for seat in seats)):
-            flight.settle(lost("The V8 pool was closed while this code was running"))
+            flight.settle(lost(f"The {self._program.name} pool was closed while this code was running"))
         await asyncio.gather(*(seat.host.aclose() for seat in seats))
+        await self._jail.aclose()
 
     @property
     def pids(self) -> list[int]:
         """List the processes of the live hosts."""
         return [seat.host.pid for seat in self._seats]
 
+    @property
+    def jail(self) -> str:
+        """Name what stands around the hosts; empty for nothing."""
+        return self._jail.name
+
     async def run(self, order: CodeOrder, on_log: OnLog) -> CodeOutcome:
-        """Run the code in a fresh isolate; never raises for what the code does. Cancelling the task kills it."""
+        """Run the code; never raises for what the code does. Cancelling the task kills it."""
         if self._watch is None:
-            raise Unavailable("The V8 pool is not started, or already closed")
+            raise Unavailable(f"The {self._program.name} pool is not started, or already closed")
         outcome: asyncio.Future[CodeOutcome] = asyncio.get_running_loop().create_future()
         number = next(self._ids)
         flight = Flight(id=number, order=order, line=_order_line(number, order), on_log=on_log, outcome=outcome)
@@ -186,7 +188,7 @@ class V8Pool:
                 flight.overdue_at = _now() + self._grace
                 seat.host.send(orjson.dumps({"type": "cancel", "id": flight.id}) + b"\n")
 
-    def _heard(self, host: V8Host, message: dict[str, Any]) -> None:
+    def _heard(self, host: NodeHost, message: dict[str, Any]) -> None:
         seat = self._seat_of(host)
         flight = seat.flights.get(message["id"]) if seat is not None else None
         if seat is None or flight is None:
@@ -198,7 +200,7 @@ class V8Pool:
                 flight.settle(timed_out(flight.order))
             case "done":
                 if not flight.outcome.done():
-                    flight.settle(outcome_of(flight.order, message))
+                    flight.settle(outcome_of(flight.order, message, self._hints))
                 self._leave(flight, seat)
             case "fatal":
                 flight.settle(memory_exceeded(flight.order))
@@ -215,13 +217,12 @@ class V8Pool:
 
     async def _open(self, ward: Ward) -> None:
         assert self._node is not None
-        host = V8Host(on_message=self._heard, on_death=self._buried)
-        node = [*host_command(self._node, self._folder), json.dumps(self._settings)]
-        await host.start(self._launch(node), folder=self._folder)
-        self._seats.append(Seat(host=host, ward=ward))
+        host = NodeHost(on_message=self._heard, on_death=self._buried)
+        await host.start(self._program, jail=self._jail, node=self._node)
+        self._seats.append(Seat(host=host, ward=ward, repeats=self._program.repeats))
 
     def _open_later(self, ward: Ward) -> None:
-        task = asyncio.create_task(self._keep_opening(ward), name="v8-open")
+        task = asyncio.create_task(self._keep_opening(ward), name="node-open")
         self._opening[task] = ward
         task.add_done_callback(self._opened)
 
@@ -250,7 +251,7 @@ class V8Pool:
             if seat.ward is Ward.EVERYONE and self._watch is not None:
                 self._open_later(Ward.EVERYONE)
 
-    def _buried(self, host: V8Host) -> None:
+    def _buried(self, host: NodeHost) -> None:
         """A host is confirmed dead: replace it, and see to the runs that were in it."""
         seat = self._seat_of(host)
         if seat is None:
@@ -264,7 +265,7 @@ class V8Pool:
             self._queues[flight.ward].appendleft(flight)
         self._dispatch()
 
-    def _seat_of(self, host: V8Host) -> Seat | None:
+    def _seat_of(self, host: NodeHost) -> Seat | None:
         return next((seat for seat in self._seats if seat.host is host), None)
 
     # The watch ---------------------------------------------------------------------------------------------------
@@ -276,8 +277,9 @@ class V8Pool:
             await asyncio.sleep(WATCH_EVERY.total_seconds())
             for seat in [seat for seat in self._seats if seat.flights]:
                 overdue = [flight for flight in seat.flights.values() if flight.overdue_at < _now()]
-                size, allowed = _resident_mb(seat.host.pid), seat.memory_allowed_mb()
+                size, allowed = seat.host.resident_mb(), seat.memory_allowed_mb()
                 if overdue:
+                    self._give_up(overdue)
                     self._kill(seat, Death.STUCK if all(f.outcome.done() for f in overdue) else Death.HUNG)
                 elif size > allowed:
                     self._kill(seat, Death.TOO_BIG)
@@ -285,6 +287,12 @@ class V8Pool:
                     self._close_later(seat)
             if not any(seat.flights for seat in self._seats):
                 self._busy.clear()
+
+    def _give_up(self, overdue: list[Flight]) -> None:
+        """Where nothing starts twice, a run that is past its deadline is late, whoever held it up."""
+        if not self._program.repeats:
+            for flight in overdue:
+                flight.settle(timed_out(flight.order))
 
     def _kill(self, seat: Seat, why: Death) -> None:
         self._close_later(seat)
@@ -311,14 +319,3 @@ def _order_line(number: int, order: CodeOrder) -> bytes:
     except TypeError:
         # Half a surrogate pair: UTF-8 can't carry it, but an escape can.
         return stdlib_json.dumps(message).encode() + b"\n"
-
-
-def _resident_mb(pid: int) -> float:
-    """Read how much memory a process has, in MB; 0 where there is no /proc or it is gone."""
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * mmap.PAGESIZE / 1_000_000
-    return 0.0
-
-
-def _with_parent(command: Sequence[str]) -> Sequence[str]:
-    return [*die_with_parent(), *command]

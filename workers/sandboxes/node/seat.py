@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, OnLog
-from workers.sandboxes.v8_host import V8Host
-from workers.sandboxes.v8_outcome import internal_error, lost, memory_exceeded, timed_out
+from workers.sandboxes.node.host import NodeHost
+from workers.sandboxes.node.outcome import internal_error, lost, memory_exceeded, timed_out
 
 #: Times that a run is started among others, whoever ended its host; after that it runs alone.
 MOST_STARTS = 4
@@ -80,8 +80,10 @@ class Flight:
 class Seat:
     """A host and the runs in it."""
 
-    host: V8Host
+    host: NodeHost
     ward: Ward
+    #: Its runs may start again in another host: they have had no effect.
+    repeats: bool = True
     flights: dict[int, Flight] = field(default_factory=dict)
     #: The last run that it was given.
     used: int = 0
@@ -111,10 +113,14 @@ class Verdict:
 def judge(seat: Seat) -> Verdict:
     """Decide who was guilty of the death of this host, and where the others start again."""
     flights = [flight for flight in seat.flights.values() if not flight.outcome.done()]
-    # One that was there without others by chance may only have been there when someone else killed the host.
-    alone = seat.ward is Ward.ALONE or (len(seat.flights) == 1 and seat.death is not Death.UNKNOWN)
+    # One that was there without others by chance may only have been there when someone else killed the host; but
+    # where nothing starts twice, that is all that will ever be known.
+    certain = seat.death is not Death.UNKNOWN or not seat.repeats
+    alone = seat.ward is Ward.ALONE or (len(seat.flights) == 1 and certain)
     if alone and seat.death is not Death.STUCK:
-        return Verdict(guilty=[(flight, _sentence(flight.order, seat)) for flight in flights], again=[])
+        return Verdict(guilty=[(flight, _sentence(flight, seat)) for flight in flights], again=[])
+    if not seat.repeats:
+        return Verdict(guilty=[(flight, _lost_with(seat, flight.order)) for flight in flights], again=[])
     return Verdict(guilty=[], again=[(flight, _next_ward(flight, seat.death)) for flight in flights])
 
 
@@ -126,13 +132,32 @@ def _next_ward(flight: Flight, death: Death) -> Ward:
     return Ward(min(flight.ward + 1, Ward.ALONE))
 
 
-def _sentence(order: CodeOrder, seat: Seat) -> CodeFailed:
-    words = seat.host.last_words.lower()
+def _sentence(flight: Flight, seat: Seat) -> CodeFailed:
+    order = flight.order
+    death, name = seat.host.death, seat.host.name
+    assert death is not None
+    words = death.last_words.lower()
+    often = " each time it was tried" if flight.starts > 1 else ""
     if seat.death is Death.HUNG:
         return timed_out(order)
-    if seat.death is Death.TOO_BIG or "out of memory" in words or "allocation failed" in words:
+    if seat.death is Death.TOO_BIG or death.out_of_memory or "out of memory" in words or "allocation failed" in words:
         return memory_exceeded(order)
-    code = seat.host.exit_code
-    if code == -signal.SIGKILL:
-        return lost(f"The V8 host of {order.filename} was killed each time, perhaps by the kernel for want of memory")
-    return internal_error(f"{order.filename} crashed its V8 host each time it was tried (exit code {code})")
+    if death.code == -signal.SIGKILL:
+        return lost(f"The {name} host of {order.filename} was killed{often}, perhaps by the kernel for want of memory")
+    return internal_error(f"{order.filename} crashed its {name} host{often} (exit code {death.code})")
+
+
+def _lost_with(seat: Seat, order: CodeOrder) -> CodeFailed:
+    """Tell a run that went down with its host, which may have been another's fault, or nobody's."""
+    death, name = seat.host.death, seat.host.name
+    assert death is not None
+    why = {
+        Death.UNKNOWN: f"ended with code {death.code}",
+        Death.STUCK: "was killed, as another run in it would not stop",
+        Death.HUNG: "was killed, as it no longer answered",
+        Death.TOO_BIG: "was killed, as its runs took too much memory",
+    }[seat.death]
+    return lost(
+        f"The {name} host of {order.filename} {why}; what the code had done until then stays done, "
+        "so it is started again only if its retry_policy says so"
+    )

@@ -1,52 +1,45 @@
-"""One Node host process: start it, talk to it, kill it and confirm it dead."""
+"""One Node host: start it, talk to it, kill it and confirm it dead."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import subprocess
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any
 
 import orjson
 
 from schemas.errors import Unavailable
-from workers.sandboxes.v8_setup import explain_start
+from workers.sandboxes.node.jail import HostDeath, HostProcess, Jail, resident_mb
+from workers.sandboxes.node.program import HostProgram
+from workers.sandboxes.node.setup import explain_start
 
-#: Bytes of a dead host's stderr that are read to learn why it died.
-STDERR_TAIL = 4096
 #: Longest line that a host may say, in bytes; one that says more is taken to be mad, and killed.
 LONGEST_LINE = 256 * 1024 * 1024
 
-#: Turns Node's command line into the one that is run. A jail goes here.
-Launch: TypeAlias = Callable[[Sequence[str]], Sequence[str]]
 
-
-class V8Host(asyncio.Protocol):
+class NodeHost(asyncio.Protocol):
     """A Node process and the socket to it. Messages are JSON objects, one per line.
 
     `on_message` is called for each that arrives and `on_death` once, when the process is confirmed dead.
     """
 
     def __init__(
-        self, *, on_message: Callable[[V8Host, dict[str, Any]], None], on_death: Callable[[V8Host], None]
+        self, *, on_message: Callable[[NodeHost, dict[str, Any]], None], on_death: Callable[[NodeHost], None]
     ) -> None:
         self._on_message = on_message
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._dead: asyncio.Future[int] = self._loop.create_future()
         self._gone = asyncio.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: HostProcess | None = None
         self._transport: asyncio.Transport | None = None
         self._burial: asyncio.Task[None] | None = None
         self._partial: list[bytes] = []
         self._outgoing: list[bytes] = []
-        #: The end of what it wrote to stderr, once it is dead.
-        self.last_words = ""
+        self.name = ""
+        #: How it ended, once it is confirmed dead.
+        self.death: HostDeath | None = None
 
     @property
     def pid(self) -> int:
@@ -56,26 +49,19 @@ class V8Host(asyncio.Protocol):
     @property
     def exit_code(self) -> int | None:
         """Answer the exit code (minus the signal), or None while it lives."""
-        return self._dead.result() if self._dead.done() else None
+        return self.death.code if self.death is not None else None
 
-    async def start(self, command: Sequence[str], *, folder: Path) -> None:
+    def resident_mb(self) -> float:
+        """Read how much memory it has now, in MB."""
+        return resident_mb(self.pid)
+
+    async def start(self, program: HostProgram, *, jail: Jail, node: Path) -> None:
         """Start the process and wait until it is ready; raise Unavailable with the reason if it never is."""
-        ours, theirs = socket.socketpair()
-        stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process is buried
+        self.name = program.name
+        self._process = await jail.start(program, node=node)
+        self._burial = self._loop.create_task(self._bury(self._process))
         try:
-            # A vfork and an exec: nothing to wait for.
-            self._process = subprocess.Popen(  # noqa: ASYNC220
-                command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=stderr, cwd=folder, env={}
-            )
-        except OSError as problem:
-            ours.close()
-            stderr.close()
-            raise Unavailable(f"{command[0]} does not start ({problem}): run scripts/setup") from None
-        finally:
-            theirs.close()
-        self._burial = self._loop.create_task(self._bury(stderr))
-        try:
-            self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=ours)
+            self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=self._process.channel)
             await self._ready
         except BaseException:
             await self.aclose()
@@ -128,20 +114,16 @@ class V8Host(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone.set()
 
-    async def _bury(self, stderr: IO[bytes]) -> None:
+    async def _bury(self, process: HostProcess) -> None:
         """Confirm the process dead once its socket is closed, and tell."""
-        assert self._process is not None
         await self._gone.wait()
-        self._process.kill()
-        code = await asyncio.to_thread(self._process.wait)
-        with stderr:
-            size = stderr.seek(0, os.SEEK_END)
-            stderr.seek(max(0, size - STDERR_TAIL))
-            self.last_words = stderr.read().decode(errors="replace")
+        process.kill()
+        self.death = death = await process.wait()
         if self._transport is not None:
             self._transport.abort()
-        self._dead.set_result(code)
+        else:
+            process.channel.close()
         if not self._ready.done():
-            self._ready.set_exception(Unavailable(explain_start(code, self.last_words)))
+            self._ready.set_exception(Unavailable(explain_start(self.name, death.code, death.last_words)))
             self._ready.exception()  # looked at here, in case nobody waits for it any more
         self._on_death(self)
