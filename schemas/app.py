@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from schemas.reach import Reach, check_hosts
 from schemas.settings import ExecutionMode
 
 
@@ -29,9 +28,14 @@ class AppLimits(BaseModel):
     execution_mode: ExecutionMode | None = None
     #: Where what runs in its boxes may connect to: nowhere, any public address, or these hosts
     #: (`host`, `host:port`, `*.domain`).
-    egress: Literal["none", "public"] | tuple[str, ...] | None = None
+    egress: Reach | None = None
     #: Runs that may be under way at once, over all workers.
     max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     #: Runs with the same `concurrency_key` that may be under way at once; 1 makes them serial.
     key_concurrency: int = Field(default=1, ge=1, le=1_000_000)
     rate_limit: RateLimit | None = None
+
+    @field_validator("egress")
+    @classmethod
+    def _hosts(cls, value: Reach | None) -> Reach | None:
+        return check_hosts(value) if isinstance(value, tuple) else value

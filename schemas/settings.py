@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from schemas.errors import SettingsError
 from schemas.npm import NpmAllow
+from schemas.reach import Reach, read_reach
 
 
 class ExecutionMode(StrEnum):
@@ -166,6 +167,17 @@ class Settings(BaseModel):
     def _readable(cls, value: str) -> str:
         NpmAllow.parse(value)
         return value
+
+    @field_validator("egress")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        read_reach(value)
+        return value
+
+    @property
+    def reach(self) -> Reach:
+        """Where the flows of apps without a policy of their own may connect to."""
+        return read_reach(self.egress)
 
     @property
     def npm(self) -> NpmAllow:

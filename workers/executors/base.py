@@ -11,6 +11,7 @@ from schemas.json import JSONObject, JSONValue
 from schemas.outcome import Outcome
 from schemas.run import Happening
 from workers.engine.sink import EventSink
+from workers.sandboxes.box.egress import PUBLIC_EGRESS, Egress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class RunOrder:
     backend_config: JSONObject
     #: What earlier attempts have done: the checkpoint.
     past: Sequence[Happening] = ()
+    #: Where it may connect to.
+    egress: Egress = PUBLIC_EGRESS
 
 
 class Executor(Protocol):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
-_PATTERN = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:\d{1,5})?")
+from schemas.reach import Reach, check_hosts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +21,7 @@ class Egress:
     max_connections: int = 64
 
     def __post_init__(self) -> None:
-        for host in self.hosts:
-            if not _PATTERN.fullmatch(host.lower()):
-                raise ValueError(f"egress host {host!r} is not a name: give host, host:port, *.domain or *.domain:port")
+        check_hosts(self.hosts)
 
     def allows(self, host: str, port: int) -> bool:
         """Tell whether the policy lets a connection go to this name; its addresses are checked later, each."""
@@ -47,6 +44,11 @@ def _matches(pattern: str, name: str, port: int) -> bool:
     if host.startswith("*."):
         return name.endswith(host[1:]) and name != host[2:]
     return name == host
+
+
+def egress_to(reach: Reach) -> Egress:
+    """Make the policy that an operator wrote down."""
+    return Egress(reach="hosts", hosts=reach) if isinstance(reach, tuple) else Egress(reach=reach)
 
 
 NO_EGRESS = Egress(reach="none")

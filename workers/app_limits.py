@@ -1,0 +1,53 @@
+"""What operators allow the apps whose runs come by, remembered for some seconds."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+from pydantic import ValidationError
+
+from dispatch.store.keys import read_limits
+from dispatch.store.session import Store
+from schemas.app import AppLimits
+
+log = structlog.get_logger()
+
+#: How long a change may go unseen by a worker.
+REMEMBERED = timedelta(seconds=5)
+_MOST = 10_000
+
+
+class LimitsOfApps(Protocol):
+    """Knows what each app is allowed."""
+
+    async def read(self, app: str) -> AppLimits:
+        """Give the limits of an app; those that name nothing for one without any."""
+        ...
+
+
+class StoredLimits:
+    """Reads them from SQL."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, tuple[float, AppLimits]] = {}
+
+    async def read(self, app: str) -> AppLimits:
+        until, limits = self._known.get(app, (0.0, AppLimits()))
+        if until > time.monotonic():
+            return limits
+        async with self._store.read() as connection:
+            stored = await read_limits(connection, app)
+        try:
+            limits = AppLimits.model_validate(stored or {})
+        except ValidationError:
+            # Written by a newer Flo, or by hand: what can't be read must not be taken for a permission.
+            log.error("limits.unreadable", app=app, fix="write them again: PUT /api/v1/apps/{app}/limits")
+            limits = AppLimits(egress="none")
+        if len(self._known) >= _MOST:
+            self._known.clear()
+        self._known[app] = (time.monotonic() + REMEMBERED.total_seconds(), limits)
+        return limits
