@@ -37,6 +37,9 @@ class BoxLimits:
     max_output_bytes: int = 1_000_000
     #: Open files of one process.
     open_files: int = 256
+    #: Memory that a program reserves beyond what it uses, in each of its processes (V8: half a GB per isolate); it
+    #: loosens the rlimits only, not the cgroup. None for what most programs reserve.
+    reserved_mb: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

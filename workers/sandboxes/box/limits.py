@@ -18,6 +18,8 @@ _LOCKED_BYTES = 64 << 10
 def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool) -> dict[str, int]:
     """Give RLIMIT name -> value; without a memory cgroup the address space is limited, too."""
     slack = _SLACK_MB if python else _RESERVED_MB
+    if limits.reserved_mb is not None:
+        slack = limits.reserved_mb
     found = {
         "RLIMIT_CORE": 0,
         "RLIMIT_DATA": (limits.memory_mb + slack) * _MB,
