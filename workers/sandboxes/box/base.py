@@ -56,6 +56,8 @@ class CommandOrder:
     files: Mapping[str, bytes] = field(default_factory=dict)
     #: Files to bring out of the work folder at the end, as far as they are there and regular.
     collect: tuple[str, ...] = ()
+    #: Where the program starts: below the work folder, or absolute; a relative one is made. Empty: the work folder.
+    cwd: str = ""
     egress: Egress = NO_EGRESS
 
 
@@ -103,6 +105,10 @@ class Usage:
     peak_memory_bytes: int
     #: Which limits were held by cgroups ("memory", "pids", "cpu"); the others by rlimits, per process.
     cgroups: frozenset[str]
+
+
+#: Of what never ran.
+NO_USAGE = Usage(wall=timedelta(0), cpu=timedelta(0), peak_memory_bytes=0, cgroups=frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +190,6 @@ def ignore_output(_stream: str, _line: bytes) -> None:
 
 
 __all__ = [
-    "NO_EGRESS", "Box", "BoxLimits", "BoxedProgram", "CommandOrder", "CommandOutcome", "Egress", "Exited", "OnOutput",
-    "ProgramOrder", "PythonOrder", "PythonOutcome", "Returned", "Stopped", "Usage", "ignore_output",
+    "NO_EGRESS", "NO_USAGE", "Box", "BoxLimits", "BoxedProgram", "CommandOrder", "CommandOutcome", "Egress", "Exited",
+    "OnOutput", "ProgramOrder", "PythonOrder", "PythonOutcome", "Returned", "Stopped", "Usage", "ignore_output",
 ]  # fmt: skip

@@ -56,8 +56,9 @@ class NamespaceBox:
     async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
         names.check_argv(order.argv)
         names.check_files(order.collect, what="file to collect")
+        names.check_folder(order.cwd)
         plan = Plan(
-            task=self._task(order, argv=order.argv, collect=order.collect),
+            task=self._task(order, argv=order.argv, cwd=order.cwd, collect=order.collect),
             body=b"".join(order.files.values()), stdin=order.stdin, limits=order.limits, egress=order.egress,
             timeout=order.limits.timeout, on_output=on_output,
         )  # fmt: skip
@@ -148,7 +149,7 @@ class NamespaceBox:
     def _furnishing(self, plan: Plan) -> Furnishing:
         return Furnishing(
             tmp_mb=plan.limits.tmp_mb,
-            has_proxy=plan.egress.reach != "none",
+            has_proxy=self.way.confines and plan.egress.reach != "none",
             memory_is_held="memory" in self.cgroups.held,
         )
 
@@ -177,14 +178,16 @@ class NamespaceBox:
         names.check_env(order.env)
         names.check_files(order.files, what="file")
         env = {**self._environment, **order.env}
-        if order.egress.reach != "none":
+        if self.way.confines and order.egress.reach != "none":
             env.update(dict.fromkeys(_PROXY_VARIABLES, f"http://127.0.0.1:{PROXY_PORT}"))
         python = bool(what.get("source") or what.get("entry"))
         return Task(
             env=env,
             files=tuple((name, len(content)) for name, content in order.files.items()),
             collect_bytes=order.limits.max_output_bytes,
-            rlimits=rlimits(order.limits, python=python, memory_is_held="memory" in self.cgroups.held),
+            rlimits=rlimits(
+                order.limits, python=python, memory_is_held="memory" in self.cgroups.held, own_user=self.way.confines
+            ),
             **what,
         )
 

@@ -40,6 +40,7 @@ class BubblewrapWay:
     """Starts one bwrap per box."""
 
     name = "bubblewrap"
+    confines = True
     limits_files = False
 
     def __init__(self, runtime: Runtime) -> None:

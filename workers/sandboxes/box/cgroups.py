@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.sandboxes.box.base import BoxLimits
+from workers.sandboxes.box.identity import pid_namespace, started_at
 
 #: Memory that the box's own first process takes, in bytes, on top of the program's limit.
 OVERHEAD = 16 << 20
@@ -53,7 +54,7 @@ class Cgroups:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self._numbers = itertools.count(1)
-        self._name = f"flo.{_pid_namespace()}.{os.getpid()}.{_started(os.getpid())}"
+        self._name = f"flo.{pid_namespace()}.{os.getpid()}.{started_at(os.getpid())}"
         self._homes: list[Path] = []
         self._removals: set[asyncio.Task[None]] = set()
         for folder in dict.fromkeys(tree.folders.values()):
@@ -127,6 +128,7 @@ class Group:
         """Set the limits; what is set already is left."""
         if limits == self._limits:
             return
+        grows = self._limits is not None and limits.memory_mb > self._limits.memory_mb
         self._limits = limits
         memory = limits.memory_mb * (1 << 20) + OVERHEAD
         pids = limits.pids + _OWN_PIDS
@@ -137,6 +139,8 @@ class Group:
             if limits.cpus is not None:
                 self._write("cpu", "cpu.max", f"{round(limits.cpus * _PERIOD_US)} {_PERIOD_US}")
             return
+        if grows:  # memory and swap together may never have the lower limit, not even between two writes
+            self._write("memory", "memory.memsw.limit_in_bytes", memory, may_lack=True)
         self._write("memory", "memory.limit_in_bytes", memory)
         self._write("memory", "memory.memsw.limit_in_bytes", memory, may_lack=True)
         self._write("pids", "pids.max", pids)
@@ -307,22 +311,10 @@ def _below(mount: tuple[str, str], ours: str) -> Path:
 
 def _sweep(folder: Path) -> None:
     """Remove what dead workers left. Only empty cgroups can be removed, so nothing that lives is ever touched."""
-    for home in folder.glob(f"flo.{_pid_namespace()}.*"):
+    for home in folder.glob(f"flo.{pid_namespace()}.*"):
         _, _, pid, started, *_ = home.name.split(".")
-        if _started(int(pid)) == started:
+        if started_at(int(pid)) == started:
             continue
         for place in (*home.glob("box-*"), home):
             with contextlib.suppress(OSError):
                 place.rmdir()
-
-
-def _pid_namespace() -> str:
-    return str(Path("/proc/self/ns/pid").stat().st_ino)
-
-
-def _started(pid: int) -> str:
-    """Give a process's start time in clock ticks since boot (proc(5), stat field 22); empty when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""

@@ -15,7 +15,11 @@ _STACK_MB = 8
 _LOCKED_BYTES = 64 << 10
 
 
-def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool) -> dict[str, int]:
+#: What the kernel counts per user: in a user namespace of one's own that is the box.
+_PER_USER = ("RLIMIT_MSGQUEUE", "RLIMIT_NPROC", "RLIMIT_SIGPENDING")
+
+
+def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool, own_user: bool = True) -> dict[str, int]:
     """Give RLIMIT name -> value; without a memory cgroup the address space is limited, too."""
     slack = _SLACK_MB if python else _RESERVED_MB
     if limits.reserved_mb is not None:
@@ -32,6 +36,8 @@ def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool) -> dict[st
         "RLIMIT_SIGPENDING": 1024,
         "RLIMIT_STACK": _STACK_MB * _MB,
     }
+    if not own_user:  # others would be counted in
+        found = {name: value for name, value in found.items() if name not in _PER_USER}
     if not memory_is_held:
         found["RLIMIT_AS"] = (limits.memory_mb + (4 * slack if python else slack)) * _MB
     if limits.cpu_seconds is not None:

@@ -40,6 +40,13 @@ def _fault(name: str) -> str:
     return ""
 
 
+def check_folder(name: str) -> None:
+    """Refuse a folder to start in that leads out of the work folder by accident; an absolute one says what it means."""
+    fault = _fault(name.lstrip("/")) if name else ""
+    if fault:
+        raise Refused(f"the folder {name!r} to start in {fault}; give one such as data/in, or an absolute one")
+
+
 def check_argv(argv: Iterable[str]) -> None:
     words = list(argv)
     if not words or not words[0]:

@@ -20,6 +20,8 @@ from workers.sandboxes.box.ways import Death
 
 _USER_KINDS = {kind.value: kind for kind in (ErrorKind.USER, ErrorKind.SYNTAX, ErrorKind.MEMORY_EXCEEDED)}
 _LONGEST_STACK = 20_000
+#: What programs say when they get no process or thread: Python, and shells in the words of EAGAIN.
+_NO_FORK = ("can't start new thread", "Cannot fork", "Resource temporarily unavailable")
 
 
 class Halt(StrEnum):
@@ -82,7 +84,7 @@ def judge_python(limits: BoxLimits, filename: str, ending: Ending) -> PythonOutc
         except ValueError:
             error = _user(f"what {filename} returned can't be read back as JSON; is it nested too deeply?")
     elif ending.answer.startswith(ERROR):
-        error = _told(limits, filename, ending.answer[1:])
+        error = _with_pids(limits, ending, _told(limits, filename, ending.answer[1:]))
     error = error or _failed_by_limit(limits, ending, code) or _user(_no_answer(filename, code))
     return _stop(error, ending)
 
@@ -92,7 +94,10 @@ def _stopped(limits: BoxLimits, ending: Ending) -> RunError | None:
     match ending.halt:
         case Halt.TIME:
             limit = limits.timeout // timedelta(milliseconds=1)
-            return _limited(ErrorKind.TIMED_OUT, f"ran longer than its limit of {limit:,} ms", limit, "timeout_ms")
+            found = f"ran longer than its limit of {limit:,} ms"
+            if ending.tolls.forks_refused:  # a bomb of processes that can't grow only waits
+                found += f", and {_wanted_pids(limits)}"
+            return _limited(ErrorKind.TIMED_OUT, found, limit, "timeout_ms")
         case Halt.CPU:
             return _cpu_exceeded(limits)
         case Halt.OUTPUT:
@@ -124,9 +129,10 @@ def _failed_by_limit(limits: BoxLimits, ending: Ending, code: int) -> RunError |
     if code in (-signal.SIGXFSZ, 128 + signal.SIGXFSZ):
         limit = limits.file_size_mb
         return _limited(ErrorKind.OUTPUT_EXCEEDED, f"made a file over {limit:,} MB", limit, "file_size_mb")
-    if ending.tolls.forks_refused:
-        limit = limits.pids
-        return _limited(ErrorKind.USER, f"failed after it wanted more than {limit:,} processes", limit, "pids")
+    said = ending.stderr.decode(errors="replace")
+    # Where no cgroup counts them, only what the program said tells of it.
+    if ending.tolls.forks_refused or ("pids" not in ending.held and any(sign in said for sign in _NO_FORK)):
+        return _limited(ErrorKind.USER, f"failed, and {_wanted_pids(limits)}", limits.pids, "pids")
     return None
 
 
@@ -152,6 +158,20 @@ def _told(limits: BoxLimits, filename: str, answer: bytes) -> RunError:
         message=f"{place}: {message}" if "line" in details else message,
         details=details or None,
     )
+
+
+def _with_pids(limits: BoxLimits, ending: Ending, error: RunError) -> RunError:
+    """Name the limit on processes behind an exception that only says that there are none to be had."""
+    counted = ending.tolls.forks_refused or "pids" not in ending.held
+    if error.kind is not ErrorKind.USER or not counted or not any(sign in error.message for sign in _NO_FORK):
+        return error
+    limit: JSONObject = {"limit": limits.pids, "raise_with": "pids"}
+    message = f"{error.message}; it {_wanted_pids(limits)}: use fewer or raise pids"
+    return error.model_copy(update={"message": message, "details": {**(error.details or {}), **limit}})
+
+
+def _wanted_pids(limits: BoxLimits) -> str:
+    return f"wanted more than its limit of {limits.pids:,} processes and threads at once"
 
 
 def _no_answer(filename: str, code: int) -> str:

@@ -33,9 +33,11 @@ class Life(Protocol):
 
 
 class Way(Protocol):
-    """Makes boxes in one particular manner; all confine alike."""
+    """Makes boxes in one particular manner; all that confine do it alike."""
 
     name: str
+    #: False for plain processes: their user, network and folders outside their own are the worker's.
+    confines: bool
     #: Whether the number of files in scratch space has a limit.
     limits_files: bool
 

@@ -9,21 +9,11 @@ from typing import NoReturn
 from . import python  # noqa: F401 - read before the filter holds
 from .supervisor import supervise
 from .task import Furnishing
-
-
-class _WrappedRoom:
-    """A box that bubblewrap has furnished; its loopback is always up."""
-
-    outside_id = -1
-
-    def __init__(self, given: Furnishing) -> None:
-        self.given = given
-
-    def furnish(self) -> None:
-        return None
+from .walled import WalledRoom
 
 
 def main() -> NoReturn:
     """`sys.argv[1]` is JSON: `given`, and `fds`, the numbers of the file descriptors that were inherited."""
     order = json.loads(sys.argv[1])
-    supervise(_WrappedRoom(Furnishing(**order["given"])), order["fds"])
+    # bubblewrap has furnished it, under the only id there is; its loopback is always up.
+    supervise(WalledRoom(Furnishing(**order["given"])), order["fds"])

@@ -17,11 +17,23 @@ def run(task: Task) -> NoReturn:
         os.set_inheritable(task.extra_fd, False)  # what the code starts is no part of its answer
     os.environ.clear()
     os.environ.update(task.env)
+    if task.cwd:
+        _start_in(task.cwd)
     if task.argv:
         _execute(task)
     from . import python
 
     python.run(task)
+
+
+def _start_in(folder: str) -> None:
+    try:
+        if not folder.startswith("/"):
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - plain calls: see confine.py
+        os.chdir(folder)
+    except OSError as problem:
+        os.write(2, f"flo: can't start in {folder}: {problem.strerror}\n".encode())
+        os._exit(_NOT_RUNNABLE)
 
 
 def _execute(task: Task) -> NoReturn:

@@ -13,17 +13,16 @@ import stat
 from collections.abc import Sequence
 
 from . import kernel
-from .task import WORK
 
 #: One file's answer: [name, size] or [name, -1, why it was left].
 Collected = list[list[str | int]]
 
 
-def put(files: Sequence[Sequence[str | int]], body: bytes) -> None:
+def put(work: str, files: Sequence[Sequence[str | int]], body: bytes) -> None:
     """Write files below the work folder, with the folders that they need; runs before any user code."""
     start = 0
     for name, size in files:
-        path = f"{WORK}/{name}"
+        path = f"{work}/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o755)
         with open(fd, "wb") as file:
@@ -31,11 +30,11 @@ def put(files: Sequence[Sequence[str | int]], body: bytes) -> None:
         start += int(size)
 
 
-def take(names: Sequence[str], most_bytes: int) -> tuple[Collected, bytes]:
+def take(work: str, names: Sequence[str], most_bytes: int) -> tuple[Collected, bytes]:
     """Read regular files below the work folder; symlinks, devices, pipes and what is too large are left."""
     if not names:
         return [], b""
-    folder = os.open(WORK, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    folder = os.open(work, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     answers: Collected = []
     parts: list[bytes] = []
     left = most_bytes

@@ -8,7 +8,6 @@ A box is made ahead of its task, up to the program's process waiting at its gate
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -19,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
-from . import confine, frames, kernel, program, room, seccomp, shelf
-from .task import WORK, Furnishing, Task
+from . import confine, frames, program, room, shelf
+from .task import Furnishing, Task
 
 #: Where the program keeps its gate, its end of the fault pipe and its socket until it starts.
 _GATE, _FAULT, _SOCKET = 40, 41, 42
@@ -45,14 +44,25 @@ class Lines:
 
 
 class Room(Protocol):
-    """What differs between the ways into a box: who has mounted what."""
-
-    #: The id to take outside, which owns nothing else on this machine; -1 keeps the only one there is.
-    outside_id: int
+    """What differs between the ways into a box: who has mounted what, and whether there are walls."""
 
     given: Furnishing
+    #: The program's folder, as it sees it.
+    work: str
 
     def furnish(self) -> None: ...
+
+    def confine_program(self) -> None:
+        """Make this process the user's, in its folder; runs in the program's process."""
+        ...
+
+    def step_down(self) -> None:
+        """Keep nothing that the program must not get at; runs in this process."""
+        ...
+
+    def end_all(self) -> None:
+        """Kill and reap whatever the program left, so that its files stand still while they are read."""
+        ...
 
 
 def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
@@ -67,18 +77,20 @@ def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
         if place.given.has_proxy:
             _hand_over_listener(worker)
         main = _Main.fork(place, lines)
-        _step_down(place, lines)
+        _close_streams(lines)
+        place.step_down()
         head, body = frames.read(worker)
         task = Task(**json.loads(head))
-        shelf.put(task.files, body)
+        shelf.put(place.work, task.files, body)
         main.open_gate(head)
         code = _watch(main.pid, worker)
         main.raise_fault()
-        _end_all()
-        _report(worker, task, code)
+        place.end_all()
+        _report(worker, place, task, code)
     except EOFError:
-        pass  # the worker is gone, or has no task for this box: all in here ends with it
+        place.end_all()  # the worker is gone, or has no task for this box: all in here ends with it
     except BaseException as fault:  # noqa: BLE001 - the edge of a process: the worker is told
+        place.end_all()
         worker.sendall(frames.pack({"fault": f"{type(fault).__name__}: {fault}"}))
     os._exit(0)
 
@@ -130,17 +142,13 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
         confine.keep_only(
             {0: lines.stdin, 1: lines.stdout, 2: lines.stderr, _GATE: gate, _FAULT: fault, _SOCKET: lines.socket}
         )
-        confine.become(place.outside_id)
-        confine.enter_user_namespace()
-        confine.invite_oom_killer()
-        confine.give_up_privileges()
-        os.chdir(WORK)
-        kernel.filter_syscalls(seccomp.PROGRAMS[place.given.memory_is_held])
+        place.confine_program()
         with os.fdopen(_GATE, "rb") as opened:
             told = opened.read()
         if not told:
             os._exit(0)
         task = Task(**json.loads(told))
+        task.env.setdefault("HOME", place.work)
         if task.extra_fd >= 0:
             os.dup2(_SOCKET, task.extra_fd)
         os.close(_SOCKET)
@@ -152,16 +160,9 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
     program.run(task)
 
 
-def _step_down(place: Room, lines: Lines) -> None:
-    """Give up every privilege, and die with the parent from here on."""
+def _close_streams(lines: Lines) -> None:
     for fd in (lines.stdin, lines.stdout, lines.stderr, lines.socket):
         os.close(fd)
-    confine.become(place.outside_id)
-    confine.give_up_privileges()
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
-    # After the last change of identity, which would clear it (prctl(2)).
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    kernel.filter_syscalls(seccomp.PROGRAMS[place.given.memory_is_held])
 
 
 def _watch(main: int, worker: socket.socket) -> int:
@@ -192,19 +193,8 @@ def _watch(main: int, worker: socket.socket) -> int:
             os.read(woken, 512)
 
 
-def _end_all() -> None:
-    """Kill and reap whatever the program left, so that its files stand still while they are read."""
-    while True:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
-def _report(worker: socket.socket, task: Task, code: int) -> None:
-    collected, body = shelf.take(task.collect, task.collect_bytes)
+def _report(worker: socket.socket, place: Room, task: Task, code: int) -> None:
+    collected, body = shelf.take(place.work, task.collect, task.collect_bytes)
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     head = {
         "exit": code,

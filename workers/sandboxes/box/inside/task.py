@@ -32,6 +32,8 @@ class Task:
     inputs: dict[str, Any] | None = None
     filename: str = "main.py"
     env: dict[str, str]
+    #: Where to start, seen from the work folder.
+    cwd: str = ""
     #: (name, size) of the files to put into the work folder; their bytes follow as the frame's body.
     files: tuple[tuple[str, int], ...] = ()
     collect: tuple[str, ...] = ()

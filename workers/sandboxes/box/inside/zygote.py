@@ -16,10 +16,12 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Any, NoReturn
+from collections.abc import Collection, Iterable
+from typing import Any, NoReturn, Protocol
 
 from . import confine, kernel, python, room, root, supervisor  # noqa: F401 - imported before the forks
 from .task import Furnishing
+from .walled import WalledRoom
 
 _BOX = kernel.NEW_PID | kernel.NEW_MOUNT | kernel.NEW_NET | kernel.NEW_IPC | kernel.NEW_UTS
 #: Imported once, and there in every box: what short programs use most. Order and amount cost start-up time only.
@@ -49,7 +51,7 @@ def enter() -> NoReturn:
         env = {"LD_LIBRARY_PATH": given["library_path"]} if given["library_path"] else {}
         os.execve(given["python"], [given["python"], "-I", "-S", "-c", start, sys.argv[1]], env)
     except OSError as problem:
-        _say(door, {"failed": f"{problem.filename or 'start'}: {problem.strerror}"})
+        say(door, {"failed": f"{problem.filename or 'start'}: {problem.strerror}"})
     os._exit(1)
 
 
@@ -59,22 +61,62 @@ def serve() -> NoReturn:
     given = json.loads(sys.argv[1])
     door = socket.socket(fileno=given["fd"])
     try:
-        for name in (*_WARM, *given["preload"]):
-            importlib.import_module(name)
+        warm_up(given["preload"])
     except BaseException:  # noqa: BLE001 - the edge of a process
-        _say(door, {"failed": traceback.format_exc(limit=-2)})
+        say(door, {"failed": traceback.format_exc(limit=-2)})
         os._exit(1)
+    say(door, {"ready": True})
+    Zygote(door, _Namespaces()).serve()
+
+
+def warm_up(preload: Iterable[str]) -> None:
+    """Import what programs need, and make this process good to fork."""
+    for name in (*_WARM, *preload):
+        importlib.import_module(name)
     os.environ.clear()
     gc.collect()
     gc.freeze()
     gc.disable()
-    _say(door, {"ready": True})
-    _Zygote(door).serve()
 
 
-class _Zygote:
-    def __init__(self, door: socket.socket) -> None:
+class Ground(Protocol):
+    """Where rooms are made: each in namespaces of its own, or side by side."""
+
+    def fork(self) -> int: ...
+
+    def room(self, order: dict[str, Any]) -> supervisor.Room: ...
+
+    def clear(self, number: int, living: Collection[int]) -> None:
+        """Remove what a room leaves after its first process is dead; `living` are those of other rooms."""
+        ...
+
+    def leave(self, living: Collection[int]) -> NoReturn:
+        """End this process, and every room: the worker is gone."""
+        ...
+
+
+class _Namespaces:
+    """Each room in namespaces of its own, with which all that is in it goes."""
+
+    def fork(self) -> int:
+        return kernel.clone(_BOX)
+
+    def room(self, order: dict[str, Any]) -> supervisor.Room:
+        return _ForkedRoom(Furnishing(**order["given"]), order["outside_id"])
+
+    def clear(self, number: int, living: Collection[int]) -> None:
+        return None
+
+    def leave(self, living: Collection[int]) -> NoReturn:
+        os._exit(0)  # and with me every box
+
+
+class Zygote:
+    """Forks rooms and reaps them, by order of the worker."""
+
+    def __init__(self, door: socket.socket, ground: Ground) -> None:
         self._door = door
+        self._ground = ground
         self._boxes: dict[int, int] = {}
 
     def serve(self) -> NoReturn:
@@ -98,16 +140,16 @@ class _Zygote:
     def _hear(self) -> None:
         order, fds = _receive(self._door)
         if order is None:
-            os._exit(0)  # the worker is gone: so am I, and with me every box
+            self._ground.leave(list(self._boxes))
         if order["do"] == "kill":
             for pid, number in self._boxes.items():
                 if number == order["box"]:
                     os.kill(pid, signal.SIGKILL)
             return
         try:
-            pid = kernel.clone(_BOX)
+            pid = self._ground.fork()
         except OSError as problem:
-            _say(self._door, {"box": order["box"], "failed": f"{problem.filename}: {problem.strerror}"})
+            say(self._door, {"box": order["box"], "failed": f"{problem.filename}: {problem.strerror}"})
             pid = -1
         if pid == 0:
             self._become_box(order, fds)
@@ -121,7 +163,7 @@ class _Zygote:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             confine.close_others({0, 1, 2, *fds})
-            supervisor.supervise(_ForkedRoom(order["outside_id"], Furnishing(**order["given"])), fds)
+            supervisor.supervise(self._ground.room(order), fds)
         finally:
             os._exit(1)
 
@@ -135,7 +177,10 @@ class _Zygote:
             if pid == 0:
                 return
             number = self._boxes.pop(pid, None)
-            _say(
+            if number is None:
+                continue  # it outlived its room's first process
+            self._ground.clear(number, self._boxes)
+            say(
                 self._door,
                 {
                     "box": number,
@@ -146,12 +191,8 @@ class _Zygote:
             )
 
 
-class _ForkedRoom:
+class _ForkedRoom(WalledRoom):
     """A box that was forked here: everything in it is still to be mounted, by whoever still may."""
-
-    def __init__(self, outside_id: int, given: Furnishing) -> None:
-        self.outside_id = outside_id
-        self.given = given
 
     def furnish(self) -> None:
         room.furnish(self.outside_id, self.given.tmp_mb)
@@ -168,7 +209,7 @@ def _receive(door: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     return (json.loads(text) if text else None), list(fds)
 
 
-def _say(door: socket.socket, what: dict[str, Any]) -> None:
+def say(door: socket.socket, what: dict[str, Any]) -> None:
     try:
         door.send(json.dumps(what).encode())
     except OSError:
