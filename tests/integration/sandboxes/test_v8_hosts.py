@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import uvloop
-from v8_running import ENDLESS, HOST_KILLER, SHORT, WAITING, Heard, Rewriting, alive, error_of, order, run, value_of
+from v8_running import (
+    ENDLESS,
+    HOST_KILLER,
+    SHORT,
+    WAITING,
+    Heard,
+    Rewriting,
+    alive,
+    death_of,
+    error_of,
+    order,
+    run,
+    start_worker,
+    value_of,
+)
 
 from schemas.errors import Unavailable
 from schemas.outcome import ErrorKind
@@ -59,26 +71,6 @@ async def start_innocents(pool: V8Pool, count: int, *, wait: int) -> tuple[list[
 
 def each_begun_once(count: int) -> list[tuple[str, str]]:
     return sorted(("info", f"begun {n}") for n in range(count))
-
-
-def start_worker(program: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-
-
-async def death_of(pid: int) -> None:
-    """Wait until a process that is not our child has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
 
 async def test_all_runs_succeed_when_their_host_is_killed_and_no_log_line_comes_twice() -> None:
@@ -194,7 +186,6 @@ async def main():
 asyncio.run(main())
 """
     with start_worker(program) as worker:
-        assert worker.stdout is not None
         pids = [int(pid) for pid in (await asyncio.to_thread(worker.stdout.readline)).split()]
         assert len(pids) == 1
         worker.kill()

@@ -16,6 +16,8 @@ from workers.sandboxes.node.setup import explain_start
 
 #: Longest line that a host may say, in bytes; one that says more is taken to be mad, and killed.
 LONGEST_LINE = 256 * 1024 * 1024
+#: Seconds that a process may live on after it has closed its socket.
+LAST_MOMENT = 0.5
 
 
 class NodeHost(asyncio.Protocol):
@@ -117,8 +119,11 @@ class NodeHost(asyncio.Protocol):
     async def _bury(self, process: HostProcess) -> None:
         """Confirm the process dead once its socket is closed, and tell."""
         await self._gone.wait()
+        waiting = asyncio.create_task(process.wait())
+        # It is most likely dead, and how it died is told better by itself than by a kill on top.
+        await asyncio.wait([waiting], timeout=LAST_MOMENT)
         process.kill()
-        self.death = death = await process.wait()
+        self.death = death = await waiting
         if self._transport is not None:
             self._transport.abort()
         else:

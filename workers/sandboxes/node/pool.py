@@ -121,6 +121,10 @@ class NodePool:
         """List the processes of the live hosts."""
         return [seat.host.pid for seat in self._seats]
 
+    def resident_mb(self) -> float:
+        """Read how much memory the live hosts have together, in MB."""
+        return sum(seat.host.resident_mb() for seat in self._seats)
+
     @property
     def jail(self) -> str:
         """Name what stands around the hosts; empty for nothing."""

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 from schemas.errors import Unavailable
@@ -37,10 +39,16 @@ def explain_start(name: str, code: int, words: str) -> str:
     return f"The {name} host ended with code {code} before it was ready and said {said}: run scripts/setup again"
 
 
+@cache
 def die_with_parent() -> list[str]:
     """Give the command prefix that has the kernel kill the program when the thread that starts it ends.
 
-    Empty where util-linux's setpriv is missing; a host then still ends itself when its socket closes.
+    Empty where util-linux's setpriv is missing, or may not do its work (in a box, which dies as a whole anyway); a
+    host then still ends itself when its socket closes.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    if setpriv is None:
+        return []
+    prefix = [setpriv, "--pdeathsig", "KILL", "--"]
+    tried = subprocess.run([*prefix, "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    return prefix if tried.returncode == 0 else []
