@@ -47,7 +47,8 @@ async def test_it_finds_no_file_of_the_host(attack: Attack) -> None:
 async def test_node_s_own_bindings_reach_no_further(attack: Attack) -> None:
     source = """
     const { spawn } = process.binding('spawn_sync');
-    const cat = (file) => spawn({ file: '/bin/cat', args: ['cat', file], stdio: [], envPairs: [] }).status;
+    const stdio = Array(3).fill({ type: 'ignore' });
+    const cat = (file) => spawn({ file: '/bin/cat', args: ['cat', file], stdio, envPairs: [] }).status;
     return [cat('/etc/hostname'), cat('/etc/shadow')];
     """
     assert await attack(source) == [0, 1]
