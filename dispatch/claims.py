@@ -29,6 +29,7 @@ class Claim:
     last_seq: int
     created_at: datetime
     cancel_reason: str | None
+    concurrency_key: str | None = None
 
 
 class LostClaim(Exception):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from sqlalchemy import Table as SqlTable
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dispatch.store.runs import changed, runs
@@ -72,7 +72,7 @@ class WorkerLease:
             )
             rows = await connection.execute(
                 select(runs.c.id, runs.c.attempt, runs.c.cancel_reason).where(
-                    runs.c.owner == self._identity.id, runs.c.status == "running"
+                    runs.c.owner == self._identity.id, runs.c.status == literal_column("'running'")
                 )
             )
             return [Owned(row.id, row.attempt, row.cancel_reason) for row in rows]

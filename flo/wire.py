@@ -51,6 +51,8 @@ class Run(TypedDict):
     started_at: str | None
     finished_at: str | None
     nodes: list[NodeRun]
+    #: Only while it is queued and a limit of its app holds it back.
+    waiting_for: NotRequired[str]
 
 
 class Accepted(TypedDict):

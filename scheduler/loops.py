@@ -11,7 +11,7 @@ import structlog
 
 from dispatch.store.session import is_outage
 from scheduler.duty import Duty
-from scheduler.reaper import reap_lost, republish_vanished
+from scheduler.reaper import call_waiting, reap_lost, republish_vanished
 from scheduler.relay import relay
 from scheduler.spine import Spine
 from scheduler.tick import next_due, tick
@@ -48,6 +48,7 @@ async def run_duties(spine: Spine) -> None:
 
     async def reap() -> timedelta:
         await reap_lost(spine.store, lease=spine.settings.lease)
+        await call_waiting(spine.store)
         return spine.settings.heartbeat
 
     async def republish() -> timedelta:

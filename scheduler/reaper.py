@@ -1,28 +1,31 @@
 """Finds runs that nobody will finish any more, and queues them again.
 
-Two kinds: runs whose worker stopped beating, and queued runs whose message the broker no longer has. Both are decided
-on rows in SQL and written under their lock, so that a late worker, a second reaper and a crash in between do no harm.
+Three kinds: runs whose worker stopped beating, queued runs whose message the broker no longer has, and runs in line for
+a place that is free. All are decided on rows in SQL and written under their lock, so that a late worker, a second
+reaper and a crash in between do no harm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
-from sqlalchemy import RowMapping, func, insert, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, or_, select
 
 from dispatch.leases import workers
 from dispatch.queues.base import Queue
-from dispatch.store.runs import job_of, lose_attempt, outbox, runs
+from dispatch.store.line import Scope, open_gates, pass_on, stalled
+from dispatch.store.release import lose_runs
+from dispatch.store.runs import job_of, outbox, runs
 from dispatch.store.session import Store
-from schemas.run import RunStatus
 
 log = structlog.get_logger()
 
 #: Rows in one transaction.
 _BATCH = 200
+_SILENT = "its worker stopped beating (killed, frozen, or cut off)"
 #: How long a published message may stay in flight, between broker and claim, before it is looked for.
 _IN_FLIGHT = timedelta(seconds=5)
 
@@ -31,31 +34,40 @@ async def reap_lost(store: Store, *, lease: timedelta) -> int:
     """Take runs from workers that have not beaten for a lease, or have ended; answer how many."""
     reaped = 0
     while True:
+        alive = exists().where(
+            workers.c.id == runs.c.owner,
+            workers.c.heartbeat_at >= datetime.now(UTC) - lease,
+            workers.c.stopped_at.is_(None),
+        )
         async with store.write() as connection:
-            rows = await _abandoned(connection, lease)
-            for row in rows:
-                reason = "its worker stopped beating (killed, frozen, or cut off)"
-                status = await lose_attempt(connection, row, reason=reason, due_at=datetime.now(UTC))
-                log.warning("run.reaped", run_id=row["id"], attempt=row["attempt"], owner=row["owner"], now=str(status))
-        reaped += len(rows)
-        if len(rows) < _BATCH:
+            lost = await lose_runs(connection, ~alive, reason=_SILENT, most=_BATCH)
+        for one in lost:
+            log.warning("run.reaped", run_id=one.run_id, attempt=one.attempt, owner=one.owner, now=str(one.now))
+        reaped += len(lost)
+        if len(lost) < _BATCH:
             return reaped
 
 
-async def _abandoned(connection: AsyncConnection, lease: timedelta) -> Sequence[RowMapping]:
-    now = datetime.now(UTC)
-    query = (
-        select(runs)
-        .join(workers, workers.c.id == runs.c.owner, isouter=True)
-        .where(
-            runs.c.status == "running",
-            or_(workers.c.id.is_(None), workers.c.heartbeat_at < now - lease, workers.c.stopped_at.is_not(None)),
-        )
-        .order_by(runs.c.id)
-        .limit(_BATCH)
-        .with_for_update(of=runs, skip_locked=True)
-    )
-    return (await connection.execute(query)).mappings().all()
+async def call_waiting(store: Store) -> int:
+    """Give free places to runs in line that nobody called to them; answer how many were called.
+
+    Mends what no ending run sees: limits that were raised or lifted, and places freed in the same instant.
+    """
+    called = 0
+    async with store.read() as connection:
+        scopes = await connection.run_sync(stalled)
+    for app in sorted({app for app, _ in scopes}):
+        mine = [scope for scope in scopes if scope[0] == app]
+        called += await store.transact(partial(_call_app, scopes=mine))
+    if called:
+        log.info("line.mended", runs=called)
+    return called
+
+
+def _call_app(connection: Connection, *, scopes: Sequence[Scope]) -> int:
+    (gate,) = open_gates(connection, ended=scopes, always=True)
+    # Runs without a key wait in an app without limits only if there were some until now.
+    return pass_on(connection, gate, whole=(gate.app, None) in scopes).calls
 
 
 async def republish_vanished(store: Store, queue: Queue) -> int:
@@ -77,22 +89,30 @@ async def republish_vanished(store: Store, queue: Queue) -> int:
 async def _backlogs(store: Store, now: datetime) -> list[tuple[str, str | None, int]]:
     query = (
         select(runs.c.lane, runs.c.worker_group, func.count())
-        .where(runs.c.status == "queued", runs.c.published_at < now - _IN_FLIGHT)
+        .where(*_gone(now))
         .group_by(runs.c.lane, runs.c.worker_group)
     )
     async with store.read() as connection:
         return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
 
 
+def _gone(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Say which runs should have a message at the broker: not those in line, nor whose message is in the outbox."""
+    return (
+        runs.c.status == literal_column("'queued'"),
+        runs.c.published_at < now - _IN_FLIGHT,
+        or_(runs.c.blocked_by.is_(None), runs.c.called_at.is_not(None)),
+        ~exists().where(outbox.c.run_id == runs.c.id),
+    )
+
+
 async def _republish(store: Store, lane: str, group: str | None, most: int, now: datetime) -> int:
     query = (
         select(runs)
         .where(
-            runs.c.status == str(RunStatus.QUEUED),
             runs.c.lane == lane,
             runs.c.worker_group.is_(None) if group is None else runs.c.worker_group == group,
-            runs.c.published_at < now - _IN_FLIGHT,
-            ~select(outbox.c.run_id).where(outbox.c.run_id == runs.c.id).exists(),
+            *_gone(now),
         )
         .order_by(runs.c.published_at)
         .limit(most)

@@ -14,6 +14,7 @@ from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Target, list_events
 from scheduler.problem import Gone
 from scheduler.spine import Spine
+from schemas.app import AppLimits
 from schemas.errors import Conflict, Invalid, NotFound, Problem, Refused
 from schemas.json import JSONObject, JSONValue
 from schemas.run import Lane
@@ -136,11 +137,22 @@ def read_idempotency_key(given: str | None) -> str | None:
     return given
 
 
-def allowed_modes(spine: Spine, limits: JSONObject) -> tuple[str, ...]:
+def allowed_modes(spine: Spine, limits: AppLimits) -> tuple[str, ...]:
     """List the modes an app may ask for: its operator's list, or the default; the server's own executor always."""
-    listed_modes = limits.get("modes")
-    own = [str(mode) for mode in listed_modes] if isinstance(listed_modes, list) else list(DEFAULT_MODES)
+    own = DEFAULT_MODES if limits.modes is None else limits.modes
     return tuple(dict.fromkeys([*own, str(spine.settings.executor)]))
+
+
+def check_modes(limits: AppLimits) -> None:
+    """Raise Invalid for each mode of a list that does not exist."""
+    wrong = [(index, mode) for index, mode in enumerate(limits.modes or ()) if mode not in MODES]
+    if wrong:
+        fix = f"one of {listed(MODES)}"
+        problems = [
+            Problem(path=f"modes[{index}]", message=f'unknown mode "{mode}"', fix=did_you_mean(mode, MODES) or fix)
+            for index, mode in wrong
+        ]
+        raise Invalid(problems, what="request body")
 
 
 def _check_mode(spine: Spine, target: Target, mode: str | None) -> None:

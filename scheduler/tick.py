@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dispatch.bell import Topic
-from dispatch.store.runs import NewRun, insert_runs, request_cancel
+from dispatch.store.release import request_cancels
+from dispatch.store.runs import NewRun, insert_runs
 from dispatch.store.triggers import (
     Due,
     advance_schedule,
@@ -125,8 +126,7 @@ async def _decide(
         log.info("schedule.skipped", app=target.app, schedule=target.event, due_at=one.due.next_at.isoformat())
         return []
     if decision.cancel_previous:
-        for run_id in live:
-            await request_cancel(connection, run_id, f'cancelled by the next run of the schedule "{target.event}"')
+        await request_cancels(connection, live, f'cancelled by the next run of the schedule "{target.event}"')
         harvest.cancelled.extend(live)
     keys = {f"flo:due:{moment.isoformat()}": moment for moment in fire}
     known = await known_keys(connection, target.app, target.event, list(keys))

@@ -39,6 +39,8 @@ def _read(document: JSONObject) -> FlowDocument | None:
 
 def _run_view(row: RowMapping, document: FlowDocument | None, happenings: Iterable[Happening]) -> JSONObject:
     nodes = [] if document is None else nodes_from(document, happenings)
+    # Said only while it is so.
+    waiting = {"waiting_for": row["blocked_by"]} if row["status"] == "queued" and row["blocked_by"] is not None else {}
     return {
         "run_id": row["id"],
         "app": row["app"],
@@ -56,4 +58,5 @@ def _run_view(row: RowMapping, document: FlowDocument | None, happenings: Iterab
         "started_at": as_text(row["started_at"]),
         "finished_at": as_text(row["finished_at"]),
         "nodes": [node.model_dump(mode="json") for node in nodes],
+        **waiting,
     }

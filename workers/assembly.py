@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -21,6 +21,7 @@ from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
 from schemas.errors import SettingsError
+from schemas.job import Job
 from schemas.settings import ExecutionMode, ExecutorName, Settings
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
@@ -69,7 +70,13 @@ class Assembly:
         bell = open_bell(control_url(settings))
         self._closing.append(bell.aclose)
         feed = Feed(store, bell)
-        writer = RunWriter(store, on_events=feed.announce, patience=timedelta(minutes=10))
+        writer = RunWriter(
+            store,
+            on_events=feed.announce,
+            on_called=self._call,
+            served=identity.lanes,
+            patience=timedelta(minutes=10),
+        )
         code = V8Pool(hosts=settings.v8_hosts)
         await code.start()
         self._closing.append(code.aclose)
@@ -100,6 +107,9 @@ class Assembly:
         )
         self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         self._beating.add_done_callback(self._heart_stopped)
+
+    def _call(self, jobs: Sequence[Job]) -> None:
+        self.dispatcher.call(jobs)
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -49,6 +49,19 @@ class Receipt(Protocol):
         """The attempt is over; None when it was lost to another worker."""
 
 
+class _NoMessage:
+    """The receipt for a job that no carrier brought."""
+
+    def decided(self, claimed: bool) -> None:
+        pass
+
+    def finished(self, status: RunStatus | None) -> None:
+        pass
+
+
+_NO_MESSAGE = _NoMessage()
+
+
 class Documents(Protocol):
     """Finds flow versions; they never change, so what it finds may be kept."""
 
@@ -120,6 +133,11 @@ class Dispatcher:
             self._start(job, receipt)
         else:
             self._waiting.append((job, receipt))
+
+    def call(self, jobs: Sequence[Job]) -> None:
+        """Take in runs whose turn came when a run ended here; the relay has them too, should this worker not."""
+        for job in jobs:
+            self.offer(job, _NO_MESSAGE)
 
     async def handle(self, job: Job, receipt: Receipt) -> None:
         """Claim, execute, record."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import and_
 
 from dispatch.leases import Owned, WorkerLease
-from dispatch.store.runs import lose_attempt, runs
+from dispatch.store.release import lose_runs
+from dispatch.store.runs import runs
 from dispatch.store.session import Store, is_outage
 from workers.dispatcher import Dispatcher
 
@@ -54,13 +55,5 @@ class Heartbeat:
         for one in adrift:
             log.warning("run.adrift", run_id=one.run_id, attempt=one.attempt)
             async with self._store.write() as connection:
-                query = select(runs).where(
-                    runs.c.id == one.run_id,
-                    runs.c.attempt == one.attempt,
-                    runs.c.owner == self._owner,
-                    runs.c.status == "running",
-                )
-                row = (await connection.execute(query.with_for_update())).mappings().one_or_none()
-                if row is not None:
-                    reason = "the worker lost track of it"
-                    await lose_attempt(connection, row, reason=reason, due_at=datetime.now(UTC))
+                mine = and_(runs.c.id == one.run_id, runs.c.attempt == one.attempt, runs.c.owner == self._owner)
+                await lose_runs(connection, mine, reason="the worker lost track of it", most=1)

@@ -5,15 +5,17 @@ Every function takes its operations with their places in the batch, and puts an 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Executable, Row, bindparam, exists, func, insert, select, update
 
 from dispatch.claims import Claim, LostClaim
+from dispatch.store.line import apps, open_gates, pass_on, read_asking
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
+from dispatch.store.tables import Instant
 from schemas.errors import Conflict
 from schemas.job import Job
 from schemas.json import JSONObject
@@ -66,20 +68,40 @@ Operation: TypeAlias = Accept | Published | Take | Append | Record
 Answers: TypeAlias = dict[int, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a batch has led to."""
+
+    #: In the order of the operations.
+    answers: Sequence[Any]
+    events: Sequence[RunEvent]
+    #: Runs in line whose turn has come, in lanes that the writer serves.
+    called: Sequence[Job]
+
+
 def write_batch(
-    connection: Connection, *, operations: Sequence[Operation], again: bool
-) -> tuple[list[Any], list[RunEvent]]:
-    """Do all operations in the connection's transaction; give their answers, in order, and the events written.
+    connection: Connection, *, operations: Sequence[Operation], again: bool, served: Collection[str] = ()
+) -> Written:
+    """Do all operations in the connection's transaction.
 
     `again` says that an earlier try at this batch may have been committed without the answer arriving.
     """
     answers: Answers = {}
     told: list[RunEvent] = []
+    takes, records = _of(Take, operations), _of(Record, operations)
     _accept(connection, _of(Accept, operations), answers, again=again)
     _publish(connection, _of(Published, operations))
-    _take(connection, _of(Take, operations), answers)
-    _append(connection, _of(Append, operations), _of(Record, operations), answers, told)
-    return [answers.get(index) for index in range(len(operations))], told
+    limited = _take(connection, takes, answers)
+    gates = open_gates(
+        connection, asking=limited, ended=[(one.claim.app, one.claim.concurrency_key) for _, one in records]
+    )
+    _append(connection, _of(Append, operations), records, answers, told)
+    called: list[Job] = []
+    for gate in gates:
+        passed = pass_on(connection, gate, served=served)
+        _start(connection, _TAKE_ADMITTED, passed.admitted, takes, answers)
+        called.extend(passed.called)
+    return Written([answers.get(index) for index in range(len(operations))], told, called)
 
 
 _Kind = TypeVar("_Kind", Accept, Published, Take, Append, Record)
@@ -161,20 +183,34 @@ _CLAIMED = (
     runs.c.last_seq,
     runs.c.created_at,
     runs.c.cancel_reason,
+    runs.c.concurrency_key,
 )
 
 
-def _take(connection: Connection, asked: list[tuple[int, Take]], answers: Answers) -> None:
-    if not asked:
-        return
+def _take(connection: Connection, asked: list[tuple[int, Take]], answers: Answers) -> Sequence[Row[Any]]:
+    """Start what no limit bounds; answer the queued runs that one does."""
+    ids = list(dict.fromkeys(one.run_id for _, one in asked))
+    started = _start(connection, _TAKE_UNLIMITED, ids, asked, answers)
+    left = [run_id for run_id in ids if run_id not in started]
+    return read_asking(connection, left) if left else []
+
+
+def _start(
+    connection: Connection,
+    take: Executable,
+    run_ids: Sequence[str],
+    asked: list[tuple[int, Take]],
+    answers: Answers,
+) -> set[str]:
+    if not run_ids:
+        return set()
     now = datetime.now(UTC)
     first = asked[0][1]
-    ids = list(dict.fromkeys(one.run_id for _, one in asked))
-    named = {"ids": ids, "by": first.owner, "way": first.executor, "at": now}
-    taken = connection.execute(_TAKE, named)
+    taken = connection.execute(take, {"ids": run_ids, "by": first.owner, "way": first.executor, "at": now})
     claims = {row[0]: Claim(**dict(zip(_CLAIM_FIELDS, row, strict=True))) for row in taken}
     if not claims:
-        return
+        return set()
+    started = set(claims)
     connection.execute(
         _INSERT_ATTEMPT,
         [
@@ -190,11 +226,13 @@ def _take(connection: Connection, asked: list[tuple[int, Take]], answers: Answer
     )
     for index, one in asked:
         # A doubled message in one batch: the first has the claim, the second finds nothing.
-        answers[index] = claims.pop(one.run_id, None)
+        if (claim := claims.pop(one.run_id, None)) is not None:
+            answers[index] = claim
+    return started
 
 
 _INSERT_ATTEMPT = insert(attempts)
-_TAKE = (
+_TAKE_ADMITTED = (
     update(runs)
     .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued")
     .values(
@@ -203,8 +241,14 @@ _TAKE = (
         owner=bindparam("by"),
         executor=func.coalesce(runs.c.mode, bindparam("way")),
         started_at=bindparam("at"),
+        blocked_by=None,
+        called_at=None,
     )
     .returning(*_CLAIMED)
+)
+# Claims of runs without limits are not counted, and open no gate: only these two conditions are for the others.
+_TAKE_UNLIMITED = _TAKE_ADMITTED.where(
+    runs.c.concurrency_key.is_(None), ~exists().where(apps.c.name == runs.c.app, apps.c.gated)
 )
 _CLAIM_FIELDS = ("run_id", *(column.name for column in _CLAIMED[1:]))
 
@@ -275,6 +319,7 @@ def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answer
                 "failure": error.model_dump(mode="json") if error and not again else None,
                 "seq": seq,
                 "over": None if again else now,
+                "pause": now + one.outcome.after if again and isinstance(one.outcome, Retry) else None,
             }
         )
         attempt_rows.append(
@@ -313,6 +358,7 @@ _FINISH_RUN = (
         error=bindparam("failure"),
         last_seq=bindparam("seq"),
         finished_at=bindparam("over"),
+        run_at=func.coalesce(bindparam("pause", type_=Instant()), runs.c.run_at),
         owner=None,
     )
 )

@@ -18,7 +18,6 @@ from dispatch.store.tables import AppRow, KeyRow, ServerSecretRow
 from dispatch.store.upsert import insert_or
 from schemas.errors import SettingsError
 from schemas.ids import new_id
-from schemas.json import JSONObject
 
 apps = cast(SqlTable, AppRow.__table__)
 keys = cast(SqlTable, KeyRow.__table__)
@@ -55,12 +54,6 @@ async def ensure_app(connection: AsyncConnection, app: str) -> None:
     """Create the app unless it is there."""
     row = {"name": app, "created_at": datetime.now(UTC), "limits": {}}
     await connection.execute(insert_or(connection, apps).values(row).on_conflict_do_nothing())
-
-
-async def read_limits(connection: AsyncConnection, app: str) -> JSONObject | None:
-    """Read the operator's limits for an app; None when there is no such app."""
-    row = (await connection.execute(select(apps.c.limits).where(apps.c.name == app))).one_or_none()
-    return None if row is None else row.limits
 
 
 async def find_key(connection: AsyncConnection, digest: str) -> ApiKey | None:

@@ -76,7 +76,9 @@ def put_runs(connection: Connection, new: Sequence[NewRun], *, tracked_only: boo
     if not new:
         return []
     now = datetime.now(UTC)
-    connection.execute(_INSERT_RUN, [_run_row(run, now) for run in new])
+    # Nothing claims a run that is only tracked, so it must not keep a place under its key.
+    keyless = {"concurrency_key": None} if tracked_only else {}
+    connection.execute(_INSERT_RUN, [{**_run_row(run, now), **keyless} for run in new])
     connection.execute(_INSERT_EVENT, [_queued_row(run, now) for run in new])
     if tracked_only:
         return []
@@ -116,26 +118,6 @@ async def list_runs(
     return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
 
-async def request_cancel(connection: AsyncConnection, run_id: str, reason: str) -> RunStatus | None:
-    """Ask for a run to stop: a waiting one ends here, a running one when its worker has killed it.
-
-    Answers the status that the run now has, or None when there is no such run. Asking again changes nothing.
-    """
-    row = (await connection.execute(select(runs).where(runs.c.id == run_id).with_for_update())).mappings().one_or_none()
-    if row is None:
-        return None
-    status = RunStatus(row["status"])
-    if status is RunStatus.RUNNING:
-        if row["cancel_reason"] is None:
-            await connection.execute(update(runs).where(runs.c.id == run_id).values(cancel_reason=reason))
-        return status
-    if status.terminal:
-        return status
-    error = RunError(kind=ErrorKind.CANCELLED, message=reason)
-    await finish_unowned(connection, row, RunStatus.CANCELLED, error)
-    return RunStatus.CANCELLED
-
-
 async def finish_unowned(connection: AsyncConnection, row: RowMapping, status: RunStatus, error: RunError) -> None:
     """End a run that no worker holds, in the transaction that has read `row` for update."""
     now = datetime.now(UTC)
@@ -144,7 +126,7 @@ async def finish_unowned(connection: AsyncConnection, row: RowMapping, status: R
     await connection.execute(
         update(runs)
         .where(runs.c.id == row["id"])
-        .values(status=str(status), error=ended["error"], finished_at=now, last_seq=seq, owner=None)
+        .values(status=str(status), error=ended["error"], finished_at=now, last_seq=seq, owner=None, blocked_by=None)
     )
     await connection.execute(
         insert(run_events).values(run_id=row["id"], seq=seq, type=EventType.RUN_COMPLETED, time=now, data=ended)
@@ -160,7 +142,15 @@ async def requeue_unowned(connection: AsyncConnection, row: RowMapping, *, due_a
     await connection.execute(
         update(runs)
         .where(runs.c.id == row["id"])
-        .values(status=str(RunStatus.QUEUED), owner=None, last_seq=seq, published_at=None, finished_at=None, error=None)
+        .values(
+            status=str(RunStatus.QUEUED),
+            owner=None,
+            last_seq=seq,
+            run_at=None,
+            published_at=None,
+            finished_at=None,
+            error=None,
+        )
     )
     await connection.execute(
         insert(run_events).values(
@@ -237,12 +227,17 @@ async def list_attempts(connection: AsyncConnection, run_id: str) -> Sequence[Ro
 
 
 def mark_published(connection: Connection, jobs: Sequence[Job]) -> None:
-    """Note that the broker has these jobs, and drop their outbox rows."""
+    """Note that the broker has these jobs, and drop their outbox rows.
+
+    A call to a run in line is not theirs: it was written after they were sent, and is the relay's to send.
+    """
     connection.execute(_DELETE_SENT, [{"run": job.run_id, "number": job.attempt} for job in jobs])
     connection.execute(_MARK_PUBLISHED, {"ids": [job.run_id for job in jobs], "at": datetime.now(UTC)})
 
 
-_DELETE_SENT = delete(outbox).where(outbox.c.run_id == bindparam("run"), outbox.c.attempt == bindparam("number"))
+_DELETE_SENT = delete(outbox).where(
+    outbox.c.run_id == bindparam("run"), outbox.c.attempt == bindparam("number"), ~outbox.c.called
+)
 _MARK_PUBLISHED = (
     update(runs).where(runs.c.id.in_(bindparam("ids", expanding=True))).values(published_at=bindparam("at"))
 )

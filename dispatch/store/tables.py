@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Text, false, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -13,6 +13,14 @@ from sqlalchemy.types import TypeDecorator
 from schemas.json import JSONObject, JSONValue, dumps, loads
 
 _MICROSECOND = 1_000_000
+
+#: Conditions of partial indexes. SQLite uses one only for a query that says the same, with literals.
+IN_LINE = "status = 'queued' AND blocked_by IS NOT NULL"
+KEYED = "status = 'queued' AND concurrency_key IS NOT NULL"
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Instant(TypeDecorator[datetime]):
@@ -52,8 +60,22 @@ class AppRow(Table):
 
     name: Mapped[str] = mapped_column(String(100), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(Instant)
-    #: Operator's limits for this app: `{"modes": [...], "max_concurrency": n, ...}`.
+    #: What its operator allows it, as `schemas.app.AppLimits` reads it.
     limits: Mapped[JSONObject] = mapped_column(Json, default=dict)
+    #: Whether `limits` bound how many of its runs may start, so that claims must count.
+    gated: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    #: `limits.key_concurrency`, kept apart for queries.
+    key_concurrency: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+
+
+class AppStartRow(Table):
+    """One start of a run of an app with a rate limit: the starts are numbered, so that one look-up tells the next."""
+
+    __tablename__ = "app_starts"
+
+    app: Mapped[str] = mapped_column(String(100), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(Instant)
 
 
 class KeyRow(Table):
@@ -194,6 +216,10 @@ class RunRow(Table):
     owner: Mapped[str | None] = mapped_column(String(40))
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     concurrency_key: Mapped[str | None] = mapped_column(String(300))
+    #: What a queued run stands in line for, in words for a person; None until a claim of it was put off.
+    blocked_by: Mapped[str | None] = mapped_column(Text)
+    #: When a run in line was last called to a place that came free; None while it waits for one.
+    called_at: Mapped[datetime | None] = mapped_column(Instant)
     idempotency_key: Mapped[str | None] = mapped_column(String(300))
     #: SHA-256 of the request that carried the idempotency key.
     request_hash: Mapped[str | None] = mapped_column(String(64))
@@ -202,7 +228,7 @@ class RunRow(Table):
     #: The number of the newest run event.
     last_seq: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(Instant)
-    #: Not before this time.
+    #: Not before this time: the caller's wish, or the end of a pause between attempts.
     run_at: Mapped[datetime | None] = mapped_column(Instant)
     #: When its message last went to the broker.
     published_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -212,19 +238,11 @@ class RunRow(Table):
     __table_args__ = (
         Index("ix_runs_app", "app", "id"),
         Index("uq_runs_idempotency", "app", "event", "idempotency_key", unique=True),
-        Index(
-            "ix_runs_queued",
-            "lane",
-            "published_at",
-            sqlite_where=text("status = 'queued'"),
-            postgresql_where=text("status = 'queued'"),
-        ),
-        Index(
-            "ix_runs_running",
-            "owner",
-            sqlite_where=text("status = 'running'"),
-            postgresql_where=text("status = 'running'"),
-        ),
+        Index("ix_runs_queued", "lane", "published_at", **_where("status = 'queued'")),
+        # Both a heartbeat's question (by owner, of few rows) and a limit's (by app and key): one index to keep.
+        Index("ix_runs_running", "app", "concurrency_key", "owner", **_where("status = 'running'")),
+        Index("ix_runs_line", "app", "priority", "created_at", "id", **_where(IN_LINE)),
+        Index("ix_runs_key", "app", "concurrency_key", "priority", "created_at", "id", **_where(KEYED)),
     )
 
 
@@ -271,6 +289,25 @@ class OutboxRow(Table):
     job: Mapped[JSONObject] = mapped_column(Json)
     #: When to publish; in the future for `run_at` and for pauses between attempts.
     due_at: Mapped[datetime] = mapped_column(Instant, index=True)
+    #: Written when a run in line was called: a late receipt for the message before must not delete it.
+    called: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+
+
+class DeadMessageRow(Table):
+    """A message that no worker could read, kept as it came."""
+
+    __tablename__ = "dead_messages"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: `redis`, `sqs` or `kafka`.
+    carrier: Mapped[str] = mapped_column(String(20))
+    lane: Mapped[str] = mapped_column(String(200))
+    #: Its beginning, at most `dispatch.store.dead_messages.LONGEST` bytes.
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    #: Its whole length in bytes.
+    size: Mapped[int] = mapped_column(Integer)
+    reason: Mapped[str] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(Instant, index=True)
 
 
 class WorkerRow(Table):

@@ -16,6 +16,7 @@ from dispatch.store.keys import apps
 from dispatch.store.runs import changed, runs
 from dispatch.store.tables import DeliveryRow, EventRow, ScheduleRow
 from dispatch.store.upsert import insert_or
+from schemas.app import AppLimits
 from schemas.event import EventKind
 from schemas.json import JSONObject
 
@@ -40,7 +41,7 @@ class Target:
     created_at: datetime
     paused: bool
     retired: bool
-    limits: JSONObject
+    limits: AppLimits
 
 
 async def put_event(
@@ -284,5 +285,5 @@ def _target(row: RowMapping) -> Target:
         created_at=row["created_at"],
         paused=row["paused_at"] is not None,
         retired=row["retired_at"] is not None,
-        limits=row["limits"] or {},
+        limits=AppLimits.model_validate(row["limits"] or {}),
     )

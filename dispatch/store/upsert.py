@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Table
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 
-def insert_or(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
+def insert_or(connection: AsyncConnection | Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """Begin an INSERT that `on_conflict_do_nothing` or `on_conflict_do_update` can be called on."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)

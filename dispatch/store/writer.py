@@ -8,7 +8,7 @@ database is away, operations wait for it instead of failing, up to `patience`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -34,17 +34,23 @@ _LONGEST_PAUSE = timedelta(seconds=2)
 
 
 class RunWriter:
-    """One process's pen. `on_events` hears of events once they are committed."""
+    """One process's pen. Once they are committed, `on_events` hears of events, and `on_called` of runs in line whose
+    turn has come, in lanes that this process serves (`served`).
+    """
 
     def __init__(
         self,
         store: Store,
         *,
         on_events: Callable[[Sequence[RunEvent]], None] = lambda events: None,
+        on_called: Callable[[Sequence[Job]], None] = lambda jobs: None,
+        served: Collection[str] = (),
         patience: timedelta = timedelta(seconds=30),
     ) -> None:
         self._store = store
         self._on_events = on_events
+        self._on_called = on_called
+        self._served = frozenset(served)
         self._patience = patience
         self._operations: Coalescer[Operation, Any] = Coalescer(self._write, most=_BATCH)
 
@@ -61,7 +67,10 @@ class RunWriter:
         await self._operations.submit(Published(jobs))
 
     async def take(self, run_id: str, *, owner: str, executor: str) -> Claim | None:
-        """Claim a queued run: the only place where one becomes `running`. None when it is not to be had."""
+        """Claim a queued run: the only place where one becomes `running`. None when it is not to be had.
+
+        One that its app's limits hold back stays queued, in line, and is called when its turn comes (`line.py`).
+        """
         claim: Claim | None = await self._operations.submit(Take(run_id, owner, executor))
         return claim
 
@@ -105,7 +114,10 @@ class RunWriter:
                 again = True
 
     async def _transact(self, operations: Sequence[Operation], *, again: bool) -> Sequence[Any]:
-        answers, told = await self._store.transact(partial(write_batch, operations=operations, again=again))
-        if told:
-            self._on_events(told)
-        return answers
+        work = partial(write_batch, operations=operations, again=again, served=self._served)
+        written = await self._store.transact(work)
+        if written.events:
+            self._on_events(written.events)
+        if written.called:
+            self._on_called(written.called)
+        return written.answers

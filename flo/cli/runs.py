@@ -46,7 +46,7 @@ def index(
                 run["app"],
                 f"{run['flow']} v{run['version']}",
                 run["lane"],
-                run["status"],
+                f"{run['status']} (in line)" if "waiting_for" in run else run["status"],
                 str(run["attempt"]),
                 local_time(run["created_at"]),
                 elapsed(run["started_at"], run["finished_at"]),
@@ -72,6 +72,8 @@ def show(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = F
     print(f"run       {run['run_id']}")
     print(f"flow      {run['app']}/{run['flow']} version {run['version']}, by event {run['event']}")
     print(f"status    {run['status']}, attempt {run['attempt']}, lane {run['lane']}, executor {run['executor']}")
+    if "waiting_for" in run:
+        print(f"waits for {run['waiting_for']}")
     print(f"times     {local_time(run['created_at'])}, took {elapsed(run['started_at'], run['finished_at'])}")
     print(f"payload   {json.dumps(run['payload'], ensure_ascii=False)}")
     print(f"result    {json.dumps(run['result'], ensure_ascii=False)}")

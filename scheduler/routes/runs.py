@@ -11,7 +11,8 @@ from sqlalchemy import RowMapping
 from starlette.responses import Response
 
 from dispatch.bell import Topic
-from dispatch.store.runs import NewRun, list_runs, read_run, request_cancel
+from dispatch.store.release import request_cancel
+from dispatch.store.runs import NewRun, list_runs, read_run
 from scheduler.auth import Caller, Scope, bearer_of
 from scheduler.following import event_stream, is_over, next_events
 from scheduler.requests import read_body
@@ -30,8 +31,14 @@ router = APIRouter(prefix="/runs", tags=["runs"], responses=PROBLEMS)
 _LONGEST_POLL = 55
 
 
+class ShownRun(RunView):
+    """A run, and while it waits in line for a limit of its app, for what."""
+
+    waiting_for: str | None = None
+
+
 class RunPage(Page):
-    items: list[RunView]
+    items: list[ShownRun]
 
 
 class CancelBody(BaseModel):
@@ -74,7 +81,7 @@ async def index(
     return await page_of_runs(spine, caller, app=app, status=status, lane=lane, event=event, limit=limit, cursor=cursor)
 
 
-@router.get("/{run}", summary="Read a run", responses={200: {"model": RunView}}, response_model=None)
+@router.get("/{run}", summary="Read a run", responses={200: {"model": ShownRun}}, response_model=None)
 async def read(request: Request, run: RunId) -> Response:
     spine = spine_of(request)
     caller = await spine.gate.admit(request)

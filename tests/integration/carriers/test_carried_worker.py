@@ -7,7 +7,7 @@ import random
 import signal
 from datetime import timedelta
 
-from dispatch.store.runs import request_cancel
+from dispatch.store.release import request_cancel
 from scheduler.reaper import reap_lost
 from scheduler.relay import relay
 from schemas.run import EventType

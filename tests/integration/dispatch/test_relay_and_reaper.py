@@ -8,7 +8,8 @@ from sqlalchemy import update
 from dispatch.leases import Leadership, WorkerIdentity, WorkerLease, workers
 from dispatch.outbox import RELAY_BATCH, Publisher, relay_due
 from dispatch.queues.memory import MemoryQueue
-from dispatch.store.runs import insert_runs, list_attempts, read_run, request_cancel, runs
+from dispatch.store.release import request_cancel
+from dispatch.store.runs import insert_runs, list_attempts, read_run, runs
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from scheduler.reaper import reap_lost, republish_vanished

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from dispatch.bell import LocalBell
 from dispatch.claims import Claim, LostClaim
 from dispatch.feed import Feed
-from dispatch.store.runs import NewRun, list_attempts, outbox, read_run, redrive, request_cancel
+from dispatch.store.release import request_cancel
+from dispatch.store.runs import NewRun, list_attempts, outbox, read_run, redrive
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.errors import Conflict

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from dispatch.queues.redis_queue import envelope
-from dispatch.store.runs import request_cancel
+from dispatch.store.release import request_cancel
 from schemas.job import Job, JobKind
 from schemas.run import EventType
 from schemas.run import Lane as LaneName

@@ -12,7 +12,8 @@ import pytest
 from dispatch.bell import LocalBell
 from dispatch.feed import Feed
 from dispatch.leases import Owned
-from dispatch.store.runs import read_run, request_cancel
+from dispatch.store.release import request_cancel
+from dispatch.store.runs import read_run
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
