@@ -126,6 +126,7 @@ class NodeType:
             "config_schema": self.config.model_json_schema(),
             "example": self.example,
             "repeatable": self.repeatable,
+            "modes": [str(mode) for mode in sorted(self.modes)],
         }
 
 

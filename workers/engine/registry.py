@@ -17,6 +17,9 @@ from workers.nodes.debug import DebugLog
 from workers.nodes.http import HttpRequest
 from workers.nodes.hub import HubNode
 from workers.nodes.node import Node
+from workers.nodes.python import Python
+from workers.nodes.sandbox import SandboxExec, ZypiExec
+from workers.nodes.shell import ShellExec
 from workers.nodes.transform import JsonParse, JsonStringify
 
 
@@ -33,6 +36,10 @@ Registry: TypeAlias = Mapping[str, Registered]
 _WORK: dict[str, Node[Any]] = {
     "code.javascript": Code("javascript"),
     "code.typescript": Code("typescript"),
+    "code.python": Python(),
+    "shell.exec": ShellExec(),
+    "sandbox.exec": SandboxExec(),
+    "zypi.exec": ZypiExec(),
     "http.request": HttpRequest(),
     "transform.json_parse": JsonParse(),
     "transform.json_stringify": JsonStringify(),

@@ -185,9 +185,7 @@ class NamespaceBox:
             env=env,
             files=tuple((name, len(content)) for name, content in order.files.items()),
             collect_bytes=order.limits.max_output_bytes,
-            rlimits=rlimits(
-                order.limits, python=python, memory_is_held="memory" in self.cgroups.held, own_user=self.way.confines
-            ),
+            rlimits=rlimits(order.limits, python=python, held=self.cgroups.held, own_user=self.way.confines),
             **what,
         )
 

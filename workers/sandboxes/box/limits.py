@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from workers.sandboxes.box.base import BoxLimits
 
@@ -19,8 +20,12 @@ _LOCKED_BYTES = 64 << 10
 _PER_USER = ("RLIMIT_MSGQUEUE", "RLIMIT_NPROC", "RLIMIT_SIGPENDING")
 
 
-def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool, own_user: bool = True) -> dict[str, int]:
-    """Give RLIMIT name -> value; without a memory cgroup the address space is limited, too."""
+#: Above the cgroup's limit, which is met first, as it says how often: the rlimit is only the second net.
+_SPARE_PIDS = 16
+
+
+def rlimits(limits: BoxLimits, *, python: bool, held: Collection[str], own_user: bool = True) -> dict[str, int]:
+    """Give RLIMIT name -> value, `held` being what cgroups hold; without memory the address space is limited, too."""
     slack = _SLACK_MB if python else _RESERVED_MB
     if limits.reserved_mb is not None:
         slack = limits.reserved_mb
@@ -31,14 +36,14 @@ def rlimits(limits: BoxLimits, *, python: bool, memory_is_held: bool, own_user: 
         "RLIMIT_MEMLOCK": _LOCKED_BYTES,
         "RLIMIT_MSGQUEUE": _LOCKED_BYTES,
         "RLIMIT_NOFILE": limits.open_files,
-        "RLIMIT_NPROC": limits.pids,
+        "RLIMIT_NPROC": limits.pids + (_SPARE_PIDS if "pids" in held else 0),
         "RLIMIT_RTPRIO": 0,
         "RLIMIT_SIGPENDING": 1024,
         "RLIMIT_STACK": _STACK_MB * _MB,
     }
     if not own_user:  # others would be counted in
         found = {name: value for name, value in found.items() if name not in _PER_USER}
-    if not memory_is_held:
+    if "memory" not in held:
         found["RLIMIT_AS"] = (limits.memory_mb + (4 * slack if python else slack)) * _MB
     if limits.cpu_seconds is not None:
         found["RLIMIT_CPU"] = math.ceil(limits.cpu_seconds)
