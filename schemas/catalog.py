@@ -6,23 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+from schemas.nodes.branch import FLOW_BRANCH
 from schemas.nodes.code import CODE_JAVASCRIPT, CODE_TYPESCRIPT
 from schemas.nodes.control import RESPOND, TIME_DELAY
 from schemas.nodes.debug import DEBUG_LOG
 from schemas.nodes.http import HTTP_REQUEST
 from schemas.nodes.hub import HubShelf
+from schemas.nodes.inner import FLOW_MAP, FLOW_RACE
 from schemas.nodes.python import CODE_PYTHON
 from schemas.nodes.sandbox import SANDBOX_EXEC
 from schemas.nodes.shell import SHELL_EXEC
 from schemas.nodes.spec import NodeType
-from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY
+from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY, TRANSFORM_MAP
 from schemas.nodes.zypi import ZYPI_EXEC
 from schemas.npm import NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 BUILT_IN = (
     CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, HTTP_REQUEST, JSON_PARSE,
-    JSON_STRINGIFY, TIME_DELAY, DEBUG_LOG, RESPOND,
+    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, TIME_DELAY, DEBUG_LOG, RESPOND,
 )  # fmt: skip
 #: A place where no hub package ever is.
 NO_HUB = HubShelf(Path("/dev/null"))

@@ -10,9 +10,11 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
+from schemas.expression import check_expression
 from schemas.json import JSONObject, JSONValue
+from schemas.outcome import ErrorKind
 
 #: Longest time that one flow may ask for: a week, in milliseconds.
 MAX_EXECUTION_TIME_MS = 7 * 24 * 3600 * 1000
@@ -26,6 +28,26 @@ def _whole(value: Any) -> Any:
 #: A whole number; `5.0` is one, `"5"` and `true` are not.
 Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+TriggerRule = Literal["all_success", "all_failed", "all_done", "one_success", "one_failed", "none_failed"]
+#: The rules by which a node may start although a node that feeds it has failed.
+TAKES_FAILURES: frozenset[TriggerRule | None] = frozenset({"all_failed", "all_done", "one_failed"})
+
+#: A text that `schemas.expression` can evaluate.
+Expression = Annotated[str, Field(min_length=1), AfterValidator(check_expression)]
+
+
+def _retried(value: Any) -> Any:
+    if (type(value) is int and 100 <= value <= 599) or (isinstance(value, str) and value in _RETRIED):
+        return value
+    raise ValueError(f"must be an HTTP status (100 to 599) or one of {', '.join(_RETRIED)}")
+
+
+_RETRIED = ("4xx", "5xx", *(str(kind) for kind in ErrorKind if kind is not ErrorKind.CANCELLED))
+_RETRIED_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 100, "maximum": 599}, {"enum": list(_RETRIED)}]}
+#: What an error may be recognised by: an HTTP status, all statuses of a class, or its kind.
+ErrorMark = Annotated[int | str, BeforeValidator(_retried), WithJsonSchema(_RETRIED_SCHEMA)]
+#: The output port that every node has once it has failed.
+ERROR_PORT = "error"
 
 
 class Part(BaseModel):
@@ -45,6 +67,38 @@ class RetryPolicy(Part):
     #: Share of the delay that chance may add to it: 0 adds nothing, 1 up to as much again.
     jitter: float = Field(default=0.0, ge=0, le=1, strict=True)
     retry_on_timeout: bool = Field(default=False, strict=True)
+    #: If given, these errors are retried and no others.
+    retry_on: tuple[ErrorMark, ...] | None = Field(default=None, min_length=1, max_length=100)
+
+
+class CircuitBreaker(Part):
+    """Stops calling a target that keeps failing. Shared by all runs of the app on a worker that name the same key."""
+
+    #: The target; else the host that the node calls, or the node itself.
+    key: Name | None = None
+    #: Failures in a row that open the circuit.
+    failure_threshold: Whole = Field(default=5, ge=1, le=10_000)
+    #: How long an open circuit refuses every call.
+    open_ms: Whole = Field(default=60_000, ge=1, le=86_400_000)
+    #: Calls let through as a test after that; when they all succeed the circuit closes, when one fails it opens again.
+    half_open_calls: Whole = Field(default=1, ge=1, le=1000)
+
+
+class Bulkhead(Part):
+    """Bounds how many nodes with the same key run at once, over all runs of the app on a worker."""
+
+    key: Name
+    max_concurrent: Whole = Field(ge=1, le=10_000)
+    #: What a node does when there is no place: wait for one, or fail.
+    when_full: Literal["wait", "fail"] = "wait"
+
+
+class CachePolicy(Part):
+    """Keeps what the node gave, for runs of the same app that ask the same: same type, same config, same inputs."""
+
+    ttl_ms: Whole = Field(ge=1, le=30 * 86_400_000)
+    #: An expression over the inputs: what of them counts. All of them unless given.
+    key: Expression | None = None
 
 
 class Position(Part):
@@ -62,7 +116,12 @@ class Node(Part):
     config: JSONObject = {}
     name: str | None = None
     position: Position | None = None
+    #: When the node starts, by what became of those that feed it; `all_success` unless the flow continues on errors.
+    trigger_rule: TriggerRule | None = None
     retry_policy: RetryPolicy | None = None
+    circuit_breaker: CircuitBreaker | None = None
+    bulkhead: Bulkhead | None = None
+    cache: CachePolicy | None = None
 
 
 class Connection(Part):
@@ -84,6 +143,9 @@ class RetryWorkflowOnError(Part):
     RetryWorkflow: RetryWorkflow
 
 
+#: parallel: all that is ready, side by side. sequential: one node at a time, in the document's order. conditional: one
+#: at a time, and only along the output ports that the nodes fill, as if every node were a `flow.branch`.
+Strategy = Literal["parallel", "sequential", "conditional"]
 OnError = Literal["StopWorkflow", "ContinueOnError"] | RetryWorkflowOnError
 
 
@@ -94,6 +156,7 @@ class FlowSettings(Part):
     #: Limit on one attempt at the whole flow; an hour unless the document says otherwise.
     max_execution_time_ms: Whole = Field(default=3_600_000, ge=1, le=MAX_EXECUTION_TIME_MS)
     on_error: OnError = "StopWorkflow"
+    strategy: Strategy = "parallel"
 
     @field_validator("max_execution_time_ms", mode="before")
     @classmethod
@@ -113,6 +176,11 @@ class FlowSettings(Part):
     @property
     def max_execution_time(self) -> timedelta:
         return timedelta(milliseconds=self.max_execution_time_ms)
+
+    @property
+    def most_at_once(self) -> int:
+        """How many nodes may run at the same time."""
+        return self.max_parallel_nodes if self.strategy == "parallel" else 1
 
 
 class TriggerType(Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.catalog import Catalog
 from schemas.errors import Invalid, Problem
-from schemas.flow import Connection, FlowDocument, Node
+from schemas.flow import ERROR_PORT, TAKES_FAILURES, Connection, FlowDocument, Node, TriggerRule
 from schemas.json import dumps
 from schemas.nodes.hub import PREFIX as HUB_PREFIX
-from schemas.nodes.spec import NodeType, PushLimits
+from schemas.nodes.spec import NodeConfig, NodeType, PushLimits
 from schemas.typed import is_typed_form, plain_config
 from schemas.wording import did_you_mean, listed, problems_of, short
 
@@ -74,13 +74,9 @@ def read_document(
         raise Invalid([Problem(path="$", message=f"nested deeper than {MAX_DEPTH} levels")], what="flow document")
 
     draft = _Draft()
+    raw = {key: value for key, value in raw.items() if key != "$schema"}  # for editors; says nothing about the flow
     document = _read_shapes(raw, draft)
-    _check_ids(draft)
-    types = _check_types(draft, catalog)
-    _check_configs(draft, types, PushLimits(max_inline_http=max_inline_http, npm=catalog.npm))
-    _check_connections(draft, types)
-    _check_inputs(draft, types)
-    _check_rings(draft)
+    _check_meaning(draft, catalog, PushLimits(max_inline_http=max_inline_http, npm=catalog.npm))
 
     notes = tuple(problem for problem in draft.problems if problem.severity == "note")
     mistakes = [problem for problem in draft.problems if problem.severity == "error"]
@@ -196,6 +192,16 @@ def _depth_within(value: object, limit: int) -> bool:
 # Meaning: do the parts fit together?
 
 
+def _check_meaning(draft: _Draft, catalog: Catalog, limits: PushLimits) -> None:
+    _check_ids(draft)
+    types = _check_types(draft, catalog)
+    configs = _check_configs(draft, types, catalog, limits)
+    _check_connections(draft, types, configs)
+    _check_inputs(draft, types)
+    _check_retries(draft, configs)
+    _check_rings(draft)
+
+
 def _check_ids(draft: _Draft) -> None:
     seen: dict[str, int] = {}
     for index, node in draft.nodes.items():
@@ -236,19 +242,55 @@ def _check_types(draft: _Draft, catalog: Catalog) -> dict[int, NodeType]:
     return types
 
 
-def _check_configs(draft: _Draft, types: dict[int, NodeType], limits: PushLimits) -> None:
+def _check_configs(
+    draft: _Draft, types: dict[int, NodeType], catalog: Catalog, limits: PushLimits
+) -> dict[int, NodeConfig]:
+    """Read each config, and the flows that stand inside it."""
+    configs: dict[int, NodeConfig] = {}
     for index, node_type in types.items():
         node, path = draft.nodes[index], f"nodes[{index}].config"
         config = _read(node_type.config, node.config, path, draft)
         if config is None:
             continue
+        configs[index] = config
         for refusal in config.refusals(limits):
             draft.wrong(f"{path}.{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
+        for place, inner in config.inner_flows().items():
+            _check_inner(inner, f"{path}.{place}", draft, catalog, limits)
+    return configs
 
 
-def _check_connections(draft: _Draft, types: dict[int, NodeType]) -> None:
+def _check_inner(document: FlowDocument, path: str, outer: _Draft, catalog: Catalog, limits: PushLimits) -> None:
+    inner = _Draft(
+        nodes=dict(enumerate(document.nodes)),
+        connections=dict(enumerate(document.connections)),
+        ids=[node.id for node in document.nodes],
+    )
+    _check_meaning(inner, catalog, limits)
+    short_form = path.endswith(".node")  # the config says `node`, and has no list of nodes
+    for problem in inner.problems:
+        if problem.severity == "error":
+            place = problem.path.removeprefix("nodes[0]").lstrip(".") if short_form else problem.path
+            outer.problems.append(replace(problem, path=f"{path}.{place}" if place else path))
+
+
+def _check_retries(draft: _Draft, configs: dict[int, NodeConfig]) -> None:
+    """Find policies that wait for a status which the node, as it is configured, never fails with."""
+    for index, config in configs.items():
+        policy = draft.nodes[index].retry_policy
+        marks = policy.retry_on or () if policy else ()
+        by_status = [mark for mark in marks if isinstance(mark, int) or mark.endswith("xx")]
+        if by_status and getattr(config, "fail_on_status", None) is False:
+            draft.note(
+                f"nodes[{index}].retry_policy.retry_on",
+                f'node "{draft.nodes[index].id}" never fails with a status, so {short(by_status)} is never retried',
+                "set config.fail_on_status: true",
+            )
+
+
+def _check_connections(draft: _Draft, types: dict[int, NodeType], configs: dict[int, NodeConfig]) -> None:
     ids = set(draft.ids)
-    type_of = {draft.nodes[index].id: node_type for index, node_type in types.items()}
+    place_of = {draft.nodes[index].id: index for index in types}
     taken: dict[tuple[str, str], int] = {}
     for index, wire in draft.connections.items():
         path = f"connections[{index}]"
@@ -257,16 +299,12 @@ def _check_connections(draft: _Draft, types: dict[int, NodeType]) -> None:
                 fix = draft.suggest(node_id, draft.ids) or _some(draft.ids)
                 draft.wrong(f"{path}.{key}", f'no node has the id "{node_id}"', fix)
 
-        source, target = type_of.get(wire.from_node), type_of.get(wire.to_node)
-        if source is not None and not source.open_outputs and source.output(wire.from_port) is None:
-            names = [port.name for port in source.outputs]
-            draft.wrong(
-                f"{path}.from_port",
-                f'node "{wire.from_node}" has no output port "{wire.from_port}"; it has: {listed(names)}',
-                draft.suggest(wire.from_port, names),
-            )
-        if target is not None and not target.open_inputs and target.input(wire.to_port) is None:
-            names = [port.name for port in target.inputs]
+        source, target = place_of.get(wire.from_node), place_of.get(wire.to_node)
+        rule = draft.nodes[target].trigger_rule if target is not None else None
+        if source is not None:
+            _check_from_port(draft, path, wire, source=types[source], config=configs.get(source), rule=rule)
+        if target is not None and not types[target].open_inputs and types[target].input(wire.to_port) is None:
+            names = [port.name for port in types[target].inputs]
             draft.wrong(
                 f"{path}.to_port",
                 f'node "{wire.to_node}" has no input port "{wire.to_port}"; it has: {listed(names)}',
@@ -274,13 +312,37 @@ def _check_connections(draft: _Draft, types: dict[int, NodeType]) -> None:
             )
 
         end = (wire.to_node, wire.to_port)
-        if end in taken:
+        if end in taken and rule in (None, "all_success"):
             draft.wrong(
                 f"{path}.to_port",
                 f'input port "{wire.to_port}" of node "{wire.to_node}" is already fed by connections[{taken[end]}]',
-                "connect it once, or merge the values in a code node first",
+                "connect it once, merge the values in a code node first, or, where only one of them will bring a "
+                'value, give the node a trigger_rule such as "one_success"',
             )
         taken.setdefault(end, index)
+
+
+def _check_from_port(
+    draft: _Draft, path: str, wire: Connection, *, source: NodeType, config: NodeConfig | None, rule: TriggerRule | None
+) -> None:
+    if source.open_outputs or source.output(wire.from_port) is not None or config is None:
+        return
+    if wire.from_port == ERROR_PORT:
+        if rule not in TAKES_FAILURES:
+            draft.wrong(
+                path,
+                f'port "{ERROR_PORT}" of node "{wire.from_node}" has a value only when that node has failed, and then '
+                f'node "{wire.to_node}" does not start',
+                f'give node "{wire.to_node}" a trigger_rule: {listed(sorted(map(str, TAKES_FAILURES)))}',
+            )
+        return
+    names = [*config.more_outputs(), *(port.name for port in source.outputs)]
+    if wire.from_port not in names:
+        draft.wrong(
+            f"{path}.from_port",
+            f'node "{wire.from_node}" has no output port "{wire.from_port}"; it has: {listed(names)}',
+            draft.suggest(wire.from_port, names),
+        )
 
 
 def _some(ids: Sequence[str]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -50,6 +52,11 @@ class HttpConfig(NodeConfig):
 
     def engine_limit(self) -> None:
         """The node holds itself to its limit, as the operator's cap may be lower."""
+
+    def target(self, inputs: Mapping[str, JSONValue]) -> str | None:
+        with contextlib.suppress(ValueError):
+            return urlsplit(str(inputs.get("url", ""))).netloc.rpartition("@")[2].lower() or None
+        return None
 
     def refusals(self, limits: PushLimits) -> Iterator[Refusal]:
         cap = limits.max_inline_http

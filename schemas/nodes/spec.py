@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
-from schemas.flow import MAX_EXECUTION_TIME_MS, Part, Whole
+from schemas.flow import MAX_EXECUTION_TIME_MS, FlowDocument, Part, Whole
 from schemas.json import JSONObject, JSONValue
 from schemas.npm import NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
@@ -75,6 +75,18 @@ class NodeConfig(Part):
         """List what the operator does not allow in this config."""
         yield from ()
 
+    def more_outputs(self) -> tuple[str, ...]:
+        """Name the output ports that the node has because of its config."""
+        return ()
+
+    def inner_flows(self) -> Mapping[str, FlowDocument]:
+        """Give the flows that stand inside the config, by their place in it."""
+        return {}
+
+    def target(self, inputs: Mapping[str, JSONValue]) -> str | None:
+        """Name the machine that the node will call, for circuit breakers; None when it calls none that it knows."""
+        return None
+
 
 #: The model of a node type's config (inside NodeType, `type` is a field).
 ConfigModel: TypeAlias = type[NodeConfig]
@@ -96,6 +108,8 @@ class NodeType:
     example: JSONObject
     #: Running it again has no effect outside the run, so no checkpoint has to be written before dependents start.
     repeatable: bool = True
+    #: What hangs on an output port that stays empty is skipped.
+    branching: bool = False
     #: The modes that allow it.
     modes: frozenset[ExecutionMode] = EVERY_MODE
 

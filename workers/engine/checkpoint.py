@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from schemas.flow import FlowDocument
-from schemas.json import JSONValue
-from schemas.outcome import ErrorKind
+from schemas.flow import TAKES_FAILURES, FlowDocument
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType, Happening
 from workers.engine.advance import Checkpoint, Outputs
 
@@ -15,40 +15,57 @@ def recall(document: FlowDocument, past: Iterable[Happening]) -> Checkpoint:
     """Find the nodes that need not run again.
 
     A node that failed for good is tried anew, unless the flow went on without it: whoever attempts the run once more
-    wants that. One that was only stopped is always run again.
+    wants that. So is every failed node of a run that had already ended. One that was only stopped is always run again.
     """
     place = {node.id: index for index, node in enumerate(document.nodes)}
-    goes_on = document.settings.on_error == "ContinueOnError"
+    awaited = _awaited(document)
+    continues = document.settings.on_error == "ContinueOnError"
     done: dict[int, Outputs] = {}
+    failed: dict[int, RunError] = {}
     attempts: dict[int, int] = {}
     failures: dict[int, int] = {}
+    parts: dict[int, dict[int, JSONValue]] = {}
     round_ = 1
     for said in past:
+        if said.type is EventType.RUN_COMPLETED and not continues:
+            failed.clear()
         node = place.get(said.node_id or "")
         if node is None:
             continue
         if _number(said.data.get("round")) > round_:
             round_ = _number(said.data.get("round"))
-            done.clear()
-            failures.clear()
+            for of_the_round in (done, failed, failures, parts):
+                of_the_round.clear()
         match said.type:
             case EventType.NODE_STARTED:
                 attempts[node] = max(attempts.get(node, 0), _number(said.data.get("attempt")))
             case EventType.NODE_COMPLETED:
                 outputs = said.data.get("outputs")
                 done[node] = outputs if isinstance(outputs, dict) else {}
+            case EventType.DATA if isinstance(part := said.data.get("part"), int):
+                parts.setdefault(node, {})[part] = said.data.get("value")
             case EventType.NODE_RETRYING if _kind(said) != ErrorKind.LOST:
                 failures[node] = failures.get(node, 0) + 1
             case EventType.NODE_FAILED:
                 failures.pop(node, None)
-                if goes_on and _kind(said) != ErrorKind.CANCELLED:
-                    done[node] = {}
-    return Checkpoint(done=done, attempts=attempts, failures=failures, round=round_)
+                if (continues or said.node_id in awaited) and _kind(said) != ErrorKind.CANCELLED:
+                    failed[node] = RunError.model_validate(_error(said))
+    return Checkpoint(done=done, failed=failed, attempts=attempts, failures=failures, parts=parts, round=round_)
+
+
+def _awaited(document: FlowDocument) -> frozenset[str]:
+    """Name the nodes for whose failure some other node waits."""
+    takers = {node.id for node in document.nodes if node.trigger_rule in TAKES_FAILURES}
+    return frozenset(wire.from_node for wire in document.connections if wire.to_node in takers)
+
+
+def _error(said: Happening) -> JSONObject:
+    error = said.data.get("error")
+    return error if isinstance(error, dict) else {}
 
 
 def _kind(said: Happening) -> JSONValue:
-    error = said.data.get("error")
-    return error.get("kind") if isinstance(error, dict) else None
+    return _error(said).get("kind")
 
 
 def _number(value: JSONValue) -> int:

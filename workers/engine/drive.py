@@ -14,15 +14,20 @@ import structlog
 from schemas.errors import Invalid
 from schemas.flow import FlowDocument
 from schemas.json import JSONObject, JSONValue
-from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening
-from workers.engine.advance import Action, End, GiveUp, Pause, RunState, Start, StartOver
+from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver
+from workers.engine.advance import Checkpoint, RunState
+from workers.engine.attempt import try_node
 from workers.engine.checkpoint import recall
+from workers.engine.hooks import Hook, NodeSeen, RunSeen, tell
+from workers.engine.inner import InnerFlows
 from workers.engine.plan import Plan, Step, plan_of
 from workers.engine.ports import check_inputs, result_of, root_inputs, wired_inputs
 from workers.engine.registry import BUILT_IN, Registry
+from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
-from workers.nodes.node import NodeCall, NodeError, NodeTools, too_long
+from workers.nodes.node import NodeCall, NodeError, NodeTools
 
 log = structlog.get_logger(__name__)
 
@@ -43,18 +48,30 @@ async def run_flow(
     events: EventSink,
     past: Sequence[Happening] = (),
     registry: Registry = BUILT_IN,
+    shared: Shared | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> Outcome:
     """Run the flow to its end and tell each node's happenings; what `past` completed is not repeated.
 
-    Raises only CancelledError, after every node has been cancelled and has stopped.
+    `shared` is what the runs of one worker have in common. Raises only CancelledError, after every node has been
+    cancelled and has stopped.
     """
     try:
         plan = plan_of(document, registry)
     except Invalid as mistakes:
         return Failed(error=RunError(kind=ErrorKind.INVALID_INPUT, message=str(mistakes)))
-    policies = [node.retry_policy for node in document.nodes]
-    state = RunState(plan.graph, policies, document.settings, recall(document, past))
-    return await _Drive(plan, state, payload, tools, events).to_the_end()
+    drive = _Drive(
+        plan, recall(document, past), payload, tools=tools, events=events, shared=shared or Shared(), hooks=hooks
+    )
+    if not hooks:
+        return await drive.to_the_end()
+    await tell(hooks, lambda hook: hook.before_flow(drive.run_seen, payload))
+    outcome: Outcome = Cancelled(reason="stopped from outside")
+    try:
+        outcome = await drive.to_the_end()
+    finally:
+        await tell(hooks, lambda hook: hook.after_flow(drive.run_seen, outcome))
+    return outcome
 
 
 class _Drive:
@@ -64,12 +81,29 @@ class _Drive:
     their own. So a chain costs one task, and parallel nodes are really parallel.
     """
 
-    def __init__(self, plan: Plan, state: RunState, payload: JSONValue, tools: NodeTools, events: EventSink) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        checkpoint: Checkpoint,
+        payload: JSONValue,
+        *,
+        tools: NodeTools,
+        events: EventSink,
+        shared: Shared,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        document = plan.document
+        self.run_seen = RunSeen(run_id=tools.run_id, app=tools.app, flow=document.name, attempt=tools.attempt)
         self._plan = plan
-        self._state = state
+        self._parts = checkpoint.parts
+        self._state = RunState(
+            plan.graph, document.nodes, document.settings, branching=plan.branching, checkpoint=checkpoint
+        )
         self._payload = payload
         self._tools = tools
         self._events = events
+        self._shared = shared
+        self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._strands: set[asyncio.Task[None]] = set()
         self._timers: dict[int, asyncio.TimerHandle] = {}
@@ -121,23 +155,21 @@ class _Drive:
         self._say(EventType.NODE_STARTED, step.id, {"node_type": step.type.type, "attempt": start.attempt})
         began = time.perf_counter()
         try:
-            outputs = await self._call(step, start)
+            outputs, cached = await self._try(step, start)
         except NodeError as failure:
             error = failure.error.model_copy(update={"node_id": step.id})
             del self._running[start.node]
             return self._state.failed(start.node, error, roll=random.random())
         duration_ms = round((time.perf_counter() - began) * 1000, 3)
-        self._say(
-            EventType.NODE_COMPLETED,
-            step.id,
-            {"outputs": dict(outputs), "attempt": start.attempt, "duration_ms": duration_ms},
-        )
+        said: JSONObject = {"outputs": dict(outputs), "attempt": start.attempt, "duration_ms": duration_ms}
+        self._say(EventType.NODE_COMPLETED, step.id, {**said, "cached": True} if cached else said)
         del self._running[start.node]
-        if not step.type.repeatable:
+        if step.has_effects:
             await self._events.flush()  # what has an effect outside is on record before anything builds on it
         return self._state.succeeded(start.node, outputs)
 
-    async def _call(self, step: Step, start: Start) -> Mapping[str, JSONValue]:
+    async def _try(self, step: Step, start: Start) -> tuple[Mapping[str, JSONValue], bool]:
+        """Try the node once; give its outputs, and whether they were known before."""
         call: NodeCall[Any] = NodeCall(
             node_id=step.id,
             config=step.config,
@@ -145,34 +177,32 @@ class _Drive:
             attempt=start.attempt,
             tools=self._tools,
             emit=lambda type_, data: self._say(type_, step.id, data),
+            inner=self._inner(step, start.node) if step.inner else None,
         )
-        limit = step.config.engine_limit()
+        if not self._hooks:
+            return await try_node(step, call, self._shared, flow=self._plan.document.name)
+        seen = NodeSeen(run=self.run_seen, node_id=step.id, node_type=step.type.type, attempt=start.attempt)
+        await tell(self._hooks, lambda hook: hook.before_node(seen, call.inputs))
         try:
-            if limit is None:
-                return _checked(await step.work.run(call))
-            async with asyncio.timeout(limit.total_seconds()) as deadline:
-                return _checked(await step.work.run(call))
-        except NodeError:
+            outputs, cached = await try_node(step, call, self._shared, flow=self._plan.document.name)
+        except NodeError as failure:
+            error = failure.error
+            await tell(self._hooks, lambda hook: hook.after_node(seen, error))
             raise
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise self._crash(step, cancelled) from cancelled  # nobody cancelled this strand: the node did it to itself
-        except Exception as bug:  # a node's code may raise anything; that must end its node, not the worker
-            if isinstance(bug, TimeoutError) and limit is not None and deadline.expired():
-                raise too_long(limit, raise_with="timeout_ms in its config") from None
-            raise self._crash(step, bug) from bug
+        await tell(self._hooks, lambda hook: hook.after_node(seen, outputs))
+        return outputs, cached
 
-    def _crash(self, step: Step, bug: BaseException) -> NodeError:
-        log.error("node.crashed", run_id=self._tools.run_id, node_id=step.id, node_type=step.type.type, exc_info=bug)
-        message = f"the node type {step.type.type} crashed: {type(bug).__name__}: {bug}"
-        return NodeError(RunError(kind=ErrorKind.INTERNAL, message=message))
+    def _inner(self, step: Step, node: int) -> InnerFlows:
+        async def run(plan: Plan, payload: JSONValue, events: EventSink) -> Outcome:
+            drive = _Drive(plan, Checkpoint(), payload, tools=self._tools, events=events, shared=self._shared)
+            return await drive.to_the_end()
+
+        return InnerFlows(step, run, self._events, self._say, kept=self._parts.get(node, {}))
 
     def _inputs(self, step: Step, node: int) -> JSONObject:
         wires = self._plan.graph.wires[node]
         if wires:
-            inputs = wired_inputs(wires, step.fixed, self._state.outputs)
+            inputs = wired_inputs(wires, step.fixed, self._state.outputs, self._state.errors)
         else:
             inputs = root_inputs(step.type, step.fixed, self._payload)
         check_inputs(step.type, inputs)
@@ -248,10 +278,8 @@ class _Drive:
     # What is told
 
     def _result(self) -> JSONValue:
-        steps = self._plan.steps
-        return result_of(
-            self._plan.graph, [step.id for step in steps], [step.type.type for step in steps], self._state.outputs
-        )
+        ids, types = zip(*((step.id, step.type.type) for step in self._plan.steps), strict=True)
+        return result_of(self._plan.graph, ids, types, self._state.outputs, skipped=self._state.skipped)
 
     def _say_error(self, type_: EventType, action: Pause | GiveUp, **more: JSONValue) -> None:
         error = action.error.model_dump(mode="json", exclude_none=True)
@@ -267,13 +295,6 @@ class _Drive:
         if self._state.round > 1:
             data = {**data, "round": self._state.round}
         self._events.emit(Happening(type_, data, node_id))
-
-
-def _checked(outputs: object) -> Mapping[str, JSONValue]:
-    """Make sure that a node, which may be anyone's, gave its output ports."""
-    if not isinstance(outputs, Mapping):
-        raise TypeError(f"it returned {type(outputs).__name__}, not a mapping of output ports")
-    return outputs
 
 
 def flow_took_too_long(limit: timedelta) -> RunError:

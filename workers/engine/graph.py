@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.flow import Connection, FlowDocument
@@ -23,17 +23,17 @@ class Graph:
 
     #: Of each node: the wires that feed it.
     wires: tuple[tuple[Wire, ...], ...]
-    #: Of each node: the nodes that it feeds, each once.
-    after: tuple[tuple[int, ...], ...]
+    #: Of each node: the nodes that it feeds, each with the output ports that do so.
+    after: tuple[Mapping[int, tuple[str, ...]], ...]
     #: Of each node: how many nodes feed it.
     waits_for: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.waits_for)
 
-    @property
-    def leaves(self) -> list[int]:
-        return [node for node, after in enumerate(self.after) if not after]
+    def sources(self, node: int) -> frozenset[int]:
+        """Give the nodes that feed one."""
+        return frozenset(wire.source for wire in self.wires[node])
 
 
 def graph_of(document: FlowDocument) -> Graph:
@@ -44,12 +44,12 @@ def graph_of(document: FlowDocument) -> Graph:
 def build_graph(ids: Sequence[str], connections: Sequence[Connection]) -> Graph:
     place = {node_id: index for index, node_id in enumerate(ids)}
     wires: list[list[Wire]] = [[] for _ in ids]
-    after: list[dict[int, None]] = [{} for _ in ids]
+    after: list[dict[int, tuple[str, ...]]] = [{} for _ in ids]
     waits_for = [0] * len(ids)
     for connection in connections:
         source, target = place[connection.from_node], place[connection.to_node]
         wires[target].append(Wire(source, connection.from_port, connection.to_port))
         if target not in after[source]:
-            after[source][target] = None
             waits_for[target] += 1
-    return Graph(wires=tuple(map(tuple, wires)), after=tuple(map(tuple, after)), waits_for=tuple(waits_for))
+        after[source][target] = (*after[source].get(target, ()), connection.from_port)
+    return Graph(wires=tuple(map(tuple, wires)), after=tuple(after), waits_for=tuple(waits_for))

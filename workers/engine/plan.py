@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from schemas.errors import Invalid, Problem
 from schemas.flow import FlowDocument
+from schemas.flow import Node as DocumentNode
 from schemas.json import JSONObject
 from schemas.nodes.spec import NodeConfig, NodeType
 from schemas.wording import problems_of
@@ -28,6 +29,12 @@ class Step:
     config: NodeConfig
     #: Input ports whose value stands in the config.
     fixed: JSONObject
+    #: What the document says about the node: its retries, guards and cache.
+    node: DocumentNode
+    #: The flows that stand inside the config.
+    inner: Mapping[str, Plan]
+    #: Running it again may have an effect outside the run.
+    has_effects: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,12 @@ class Plan:
     document: FlowDocument
     graph: Graph
     steps: Sequence[Step]
+
+    @property
+    def branching(self) -> Set[int]:
+        """Give the nodes whose connections from an empty output port are not taken."""
+        every = self.document.settings.strategy == "conditional"
+        return {index for index, step in enumerate(self.steps) if every or step.type.branching}
 
 
 def plan_of(document: FlowDocument, registry: Registry) -> Plan:
@@ -55,6 +68,7 @@ def plan_of(document: FlowDocument, registry: Registry) -> Plan:
         except ValidationError as mistakes:
             problems += problems_of(mistakes, path=f"nodes[{index}].config", model=known.type.config)
             continue
+        inner = _inner(document.name, node, config, registry)
         steps.append(
             Step(
                 id=node.id,
@@ -62,8 +76,20 @@ def plan_of(document: FlowDocument, registry: Registry) -> Plan:
                 work=known.work,
                 config=config,
                 fixed=known.type.fixed_inputs(node.config),
+                node=node,
+                inner=inner,
+                has_effects=not known.type.repeatable
+                or any(step.has_effects for plan in inner.values() for step in plan.steps),
             )
         )
     if problems:
         raise Invalid(problems, what="flow document")
     return Plan(document=document, graph=graph_of(document), steps=steps)
+
+
+def _inner(flow: str, node: DocumentNode, config: NodeConfig, registry: Registry) -> Mapping[str, Plan]:
+    """Make the flows ready that stand inside a config; each gets a name that tells where it stands."""
+    return {
+        place: plan_of(document.model_copy(update={"name": f"{flow}/{node.id}/{place}"}), registry)
+        for place, document in config.inner_flows().items()
+    }

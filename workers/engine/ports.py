@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 
+from schemas.flow import ERROR_PORT
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeType
-from schemas.outcome import ErrorKind
+from schemas.outcome import ErrorKind, RunError
 from schemas.wording import short
 from workers.engine.graph import Graph, Wire
 from workers.nodes.node import node_error
@@ -24,15 +26,27 @@ def root_inputs(node_type: NodeType, fixed: Mapping[str, JSONValue], payload: JS
 
 
 def wired_inputs(
-    wires: Sequence[Wire], fixed: Mapping[str, JSONValue], outputs: Mapping[int, Mapping[str, JSONValue]]
+    wires: Sequence[Wire],
+    fixed: Mapping[str, JSONValue],
+    outputs: Mapping[int, Mapping[str, JSONValue]],
+    errors: Mapping[int, RunError] = MappingProxyType({}),
 ) -> JSONObject:
-    """Give a node what its connections bring; what they don't bring may be in the config, or stays away."""
-    inputs = dict(fixed)
+    """Give a node what its connections bring; what they don't bring may be in the config, or stays away.
+
+    Of several connections to one port the first in the document that brings something counts. A node that failed has
+    its error at the port `error`.
+    """
+    brought: JSONObject = {}
     for wire in wires:
-        given = outputs[wire.source]
-        if wire.from_port in given:
-            inputs[wire.to_port] = given[wire.from_port]
-    return inputs
+        if wire.to_port in brought:
+            continue
+        given = outputs.get(wire.source)
+        if given is not None:
+            if wire.from_port in given:
+                brought[wire.to_port] = given[wire.from_port]
+        elif wire.from_port == ERROR_PORT and wire.source in errors:
+            brought[wire.to_port] = errors[wire.source].model_dump(mode="json", exclude_none=True)
+    return {**fixed, **brought}
 
 
 def check_inputs(node_type: NodeType, inputs: Mapping[str, JSONValue]) -> None:
@@ -82,16 +96,24 @@ _ACCEPTED = {
 
 
 def result_of(
-    graph: Graph, ids: Sequence[str], node_types: Sequence[str], outputs: Mapping[int, Mapping[str, JSONValue]]
+    graph: Graph,
+    ids: Sequence[str],
+    node_types: Sequence[str],
+    outputs: Mapping[int, Mapping[str, JSONValue]],
+    *,
+    skipped: Set[int] = frozenset(),
 ) -> JSONValue:
     """Give the run's result: what `respond` answered, else the only leaf's outputs, else `{leaf id: outputs}`.
 
-    Of several answers the one whose node stands first in the document counts, whichever came first.
+    A leaf is a node that ran and that nothing which ran depends on. Of several answers the one whose node stands first
+    in the document counts, whichever came first.
     """
     for node, node_type in enumerate(node_types):
         if node_type == ANSWERING and "value" in outputs.get(node, {}):
             return outputs[node]["value"]
-    leaves = graph.leaves
+    leaves = [
+        node for node, after in enumerate(graph.after) if node not in skipped and all(each in skipped for each in after)
+    ]
     if len(leaves) == 1:
         return dict(outputs.get(leaves[0], {}))
     return {ids[leaf]: dict(outputs.get(leaf, {})) for leaf in leaves}

@@ -11,16 +11,18 @@ from typing import Any, TypeAlias
 from schemas.catalog import BUILT_IN as BUILT_IN_TYPES
 from schemas.nodes.hub import HubShelf
 from schemas.nodes.spec import NodeType
+from workers.nodes.branch import Branch
 from workers.nodes.code import Code
 from workers.nodes.control import Delay, Respond
 from workers.nodes.debug import DebugLog
 from workers.nodes.http import HttpRequest
 from workers.nodes.hub import HubNode
+from workers.nodes.inner import FlowMap, FlowRace
 from workers.nodes.node import Node
 from workers.nodes.python import Python
 from workers.nodes.sandbox import SandboxExec, ZypiExec
 from workers.nodes.shell import ShellExec
-from workers.nodes.transform import JsonParse, JsonStringify
+from workers.nodes.transform import JsonParse, JsonStringify, Map
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ _WORK: dict[str, Node[Any]] = {
     "http.request": HttpRequest(),
     "transform.json_parse": JsonParse(),
     "transform.json_stringify": JsonStringify(),
+    "transform.map": Map(),
+    "flow.branch": Branch(),
+    "flow.map": FlowMap(),
+    "flow.race": FlowRace(),
     "time.delay": Delay(),
     "debug.log": DebugLog(),
     "respond": Respond(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from schemas.flow import RetryPolicy
+from schemas.flow import ErrorMark, RetryPolicy
 from schemas.outcome import ErrorKind, RunError
 
 #: Errors that the same node with the same inputs would only repeat.
@@ -27,11 +27,25 @@ def pause_before_retry(
 
     `roll` is chance, from 0 up to 1; it counts only as far as the policy has jitter.
     """
-    if policy is None or failures >= policy.max_attempts or error.kind in _FINAL:
-        return None
-    if error.kind is ErrorKind.TIMED_OUT and not policy.retry_on_timeout:
+    if policy is None or failures >= policy.max_attempts or not _worth_it(policy, error):
         return None
     return backoff(policy, failures=failures, roll=roll)
+
+
+def _worth_it(policy: RetryPolicy, error: RunError) -> bool:
+    if policy.retry_on is not None and any(_bears(error, mark) for mark in policy.retry_on):
+        return True
+    if error.kind is ErrorKind.TIMED_OUT:
+        return policy.retry_on_timeout
+    return policy.retry_on is None and error.kind not in _FINAL
+
+
+def _bears(error: RunError, mark: ErrorMark) -> bool:
+    """Tell whether an error has this status, a status of this class, or this kind."""
+    status = (error.details or {}).get("status")
+    if mark in ("4xx", "5xx"):
+        return isinstance(status, int) and f"{status // 100}xx" == mark
+    return mark in (status, error.kind)
 
 
 def backoff(policy: RetryPolicy, *, failures: int, roll: float = 0.0) -> timedelta:

@@ -11,7 +11,7 @@ import httpx
 
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeConfig
-from schemas.outcome import ErrorKind, RunError
+from schemas.outcome import ErrorKind, Outcome, RunError
 from schemas.run import EventType
 from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
@@ -41,6 +41,23 @@ class NodeTools:
     egress: Egress = PUBLIC_EGRESS
 
 
+class Inner(Protocol):
+    """What a node may use whose config holds whole flows."""
+
+    @property
+    def kept(self) -> Mapping[int, JSONValue]:
+        """Give the parts of its work that earlier attempts at the run have done."""
+        ...
+
+    async def run(self, place: str, payload: JSONValue, *, label: str) -> Outcome:
+        """Run the flow at this place of the config; `label` marks what it logs. Cancel it by cancelling the call."""
+        ...
+
+    async def keep(self, part: int, value: JSONValue) -> None:
+        """Put one part of the work on record, if doing it again would have an effect outside."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCall(Generic[C]):
     """One try at one node."""
@@ -52,6 +69,8 @@ class NodeCall(Generic[C]):
     attempt: int
     tools: NodeTools
     emit: Callable[[EventType, JSONObject], None]
+    #: Only for node types whose config has `inner_flows`.
+    inner: Inner | None = None
 
     def log(self, level: str, message: str) -> None:
         """Add a line to the run's log; level is debug, info, warning or error."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from schemas.flow import Connection, FlowDocument, FlowSettings, Node, RetryPolicy
+from schemas.flow import Connection, FlowDocument, FlowSettings, Node, RetryPolicy, TriggerRule
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType, Happening
-from workers.engine.advance import Action, End, GiveUp, Outputs, Pause, RunState, Start, StartOver
+from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver
+from workers.engine.advance import Outputs, RunState
 from workers.engine.checkpoint import recall
 from workers.engine.graph import graph_of
+from workers.engine.trigger import Fate
 
 #: Chooses which of the nodes that could go on does so.
 Chooser = Callable[[Sequence[int]], int]
@@ -26,6 +28,16 @@ class Story:
 
     document: FlowDocument
     fails: tuple[int, ...]
+    #: Nodes that leave one of their output ports, said or also, empty; and the one that each fills.
+    branching: frozenset[int] = frozenset()
+    takes: tuple[str, ...] = ()
+
+    def outputs_of(self, node: int, others: Mapping[int, Outputs]) -> dict[str, JSONValue]:
+        """Give what the node says when it works: what it has heard, at each port that it fills."""
+        wires = graph_of(self.document).wires[node]
+        heard: list[Any] = [[wire.source, others.get(wire.source, {}).get(wire.from_port)] for wire in wires]
+        ports = (self.takes[node],) if node in self.branching else ("said", "also")
+        return {port: [node, heard] for port in ports}
 
 
 @dataclass
@@ -37,7 +49,8 @@ class Played:
     happenings: list[Happening] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
     most_at_once: int = 0
-    #: Starts of nodes before all that they wait for were done.
+    fates: list[Fate | None] = field(default_factory=list)
+    #: Starts of nodes before what their trigger rule asks for had happened.
     early: list[int] = field(default_factory=list)
 
 
@@ -46,7 +59,7 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
     past = list(past)
     document, graph = story.document, graph_of(story.document)
     checkpoint = recall(document, past)
-    state = RunState(graph, [node.retry_policy for node in document.nodes], document.settings, checkpoint)
+    state = RunState(graph, document.nodes, document.settings, branching=story.branching, checkpoint=checkpoint)
     failures = dict(checkpoint.failures)
     played = Played(happenings=past)
     running: list[int] = []
@@ -62,7 +75,7 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
                     running.append(node)
                     played.starts.append((node, attempt))
                     played.most_at_once = max(played.most_at_once, len(running))
-                    played.early += [node] * any(wire.source not in state.outputs for wire in graph.wires[node])
+                    played.early += [node] * (not may_start(story, node, list(map(state.ended, graph.sources(node)))))
                     say(EventType.NODE_STARTED, node, attempt=attempt)
                 case Pause(node, attempt, error, _):
                     paused.append(node)
@@ -92,36 +105,64 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
             failures[node] = failures.get(node, 0) + 1
             perform(state.failed(node, RunError(kind=ErrorKind.USER, message="no", node_id=document.nodes[node].id)))
         else:
-            heard: list[Any] = [[wire.source, dict(state.outputs[wire.source])] for wire in graph.wires[node]]
-            outputs: dict[str, JSONValue] = {"said": node, "heard": heard}
+            outputs = story.outputs_of(node, state.outputs)
             say(EventType.NODE_COMPLETED, node, outputs=outputs)
             perform(state.succeeded(node, outputs))
     played.outputs = dict(state.outputs)
+    played.fates = [state.ended(node) for node in range(len(graph))]
     return played
 
 
+def may_start(story: Story, node: int, fates: Sequence[Fate | None]) -> bool:
+    """Say in other words than the engine's when a node may start: nothing that its rule forbids has happened."""
+    rule = story.document.nodes[node].trigger_rule
+    match rule:
+        case "one_success":
+            return "succeeded" in fates or not fates
+        case "one_failed":
+            return "failed" in fates or not fates
+        case "all_failed":
+            return set(fates) <= {"failed"}
+        case "none_failed":
+            return set(fates) <= {"succeeded", "skipped"}
+        case "all_done":
+            return None not in fates
+    lenient = rule is None and story.document.settings.on_error == "ContinueOnError"
+    return set(fates) <= ({"succeeded", "failed"} if lenient else {"succeeded"})
+
+
 def acyclic_document(
-    size: int, edges: Iterable[tuple[int, int]], *, policies: Sequence[RetryPolicy | None] = (), **settings: Any
+    size: int,
+    edges: Iterable[tuple[int, int]],
+    *,
+    policies: Sequence[RetryPolicy | None] = (),
+    rules: Sequence[TriggerRule | None] = (),
+    ports: Sequence[str] = (),
+    **settings: Any,
 ) -> FlowDocument:
     """Make a document whose edges all lead from a lower to a higher number."""
-    every = policies or [None] * size
+    edges = list(edges)
     return FlowDocument(
         name="any",
         nodes=tuple(
-            Node(id=f"n{number}", node_type="test", retry_policy=policy)
-            for number, policy in zip(range(size), every, strict=True)
+            Node(id=f"n{number}", node_type="test", retry_policy=policy, trigger_rule=rule)
+            for number, policy, rule in zip(range(size), policies or [None] * size, rules or [None] * size, strict=True)
         ),
         connections=tuple(
-            Connection(from_node=f"n{start}", from_port="said", to_node=f"n{end}", to_port=f"from{start}")
-            for start, end in edges
+            Connection(from_node=f"n{start}", from_port=port, to_node=f"n{end}", to_port=f"from{start}")
+            for (start, end), port in zip(edges, ports or ["said"] * len(edges), strict=True)
         ),
         settings=FlowSettings.model_validate(settings),
     )
 
 
+#: Half of all nodes have no rule of their own, as in most flows.
+RULES: list[TriggerRule | None] = [None] * 6 + list(get_args(TriggerRule))
+
+
 @st.composite
 def stories(draw: st.DrawFn) -> Story:
-    """Any small acyclic flow with any settings, whose nodes fail any number of times."""
+    """Any small acyclic flow with any settings, rules and branches, whose nodes fail any number of times."""
     size = draw(st.integers(1, 8))
     pairs = [(start, end) for end in range(size) for start in range(end)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=14)) if pairs else []
@@ -130,11 +171,16 @@ def stories(draw: st.DrawFn) -> Story:
         size,
         edges,
         policies=draw(st.lists(policy, min_size=size, max_size=size)),
+        rules=draw(st.lists(st.sampled_from(RULES), min_size=size, max_size=size)),
+        ports=draw(st.lists(st.sampled_from(["said", "also"]), min_size=len(edges), max_size=len(edges))),
+        strategy=draw(st.sampled_from(["parallel", "parallel", "parallel", "sequential"])),
         max_parallel_nodes=draw(st.integers(1, 4)),
         on_error=draw(st.sampled_from(["StopWorkflow", "ContinueOnError", {"RetryWorkflow": {"max_attempts": 2}}])),
     )
     fails = draw(st.lists(st.sampled_from([0, 0, 0, 1, 2, 9]), min_size=size, max_size=size))
-    return Story(document, tuple(fails))
+    branching = draw(st.sets(st.integers(0, size - 1)))
+    takes = draw(st.lists(st.sampled_from(["said", "also", "neither"]), min_size=size, max_size=size))
+    return Story(document, tuple(fails), frozenset(branching), tuple(takes))
 
 
 @st.composite

@@ -10,7 +10,8 @@ from simulated_run import Chooser, Story, acyclic_document, choosers, play, stor
 
 from schemas.flow import RetryPolicy
 from schemas.outcome import ErrorKind, RunError
-from workers.engine.advance import Checkpoint, End, GiveUp, Pause, RunState, Start, StartOver
+from workers.engine.actions import End, GiveUp, Pause, Start, StartOver
+from workers.engine.advance import Checkpoint, RunState
 from workers.engine.graph import graph_of
 
 OOPS = RunError(kind=ErrorKind.USER, message="oops")
@@ -19,7 +20,12 @@ LOST = RunError(kind=ErrorKind.LOST, message="the host died")
 
 def state_of(size: int, *edges: tuple[int, int], policy: RetryPolicy | None = None, **settings: object) -> RunState:
     document = acyclic_document(size, edges, policies=[policy] * size, **settings)
-    return RunState(graph_of(document), [policy] * size, document.settings)
+    return RunState(graph_of(document), document.nodes, document.settings)
+
+
+def waits_for_less(story: Story) -> bool:
+    """Tell whether some node starts before all that feed it are over: what it hears is a matter of timing."""
+    return any(node.trigger_rule in ("one_success", "one_failed") for node in story.document.nodes)
 
 
 @given(stories(), choosers())
@@ -36,7 +42,7 @@ def test_a_node_never_starts_before_its_inputs_are_there(story: Story, choose: C
 
 @given(stories(), choosers())
 def test_the_parallel_limit_is_never_exceeded(story: Story, choose: Chooser) -> None:
-    assert play(story, choose).most_at_once <= story.document.settings.max_parallel_nodes
+    assert play(story, choose).most_at_once <= story.document.settings.most_at_once
 
 
 @given(stories(), choosers(), choosers())
@@ -46,7 +52,8 @@ def test_the_verdict_does_not_depend_on_the_order_in_which_nodes_end(
     one, other = play(story, choose), play(story, otherwise)
 
     assert (one.end == End(None)) == (other.end == End(None))
-    assert (one.end != End(None)) or one.outputs == other.outputs
+    assert one.end != End(None) or one.fates == other.fates
+    assert one.end != End(None) or waits_for_less(story) or one.outputs == other.outputs
 
 
 @given(stories(), choosers(), choosers(), st.data())
@@ -59,7 +66,8 @@ def test_a_checkpoint_taken_anywhere_resumes_to_the_same_result(
     resumed = play(story, afterwards, past=whole.happenings[:cut])
 
     assert (resumed.end == End(None)) == (whole.end == End(None))
-    assert (whole.end != End(None)) or resumed.outputs == whole.outputs
+    assert whole.end != End(None) or resumed.fates == whole.fates
+    assert whole.end != End(None) or waits_for_less(story) or resumed.outputs == whole.outputs
 
 
 @given(stories(), choosers(), choosers(), st.data())
@@ -125,7 +133,7 @@ def test_continue_on_error_runs_the_dependents_without_the_missing_port() -> Non
     state.begin()
 
     assert state.failed(0, OOPS) == [GiveUp(0, 1, OOPS), Start(1, 1)]
-    assert state.outputs == {0: {}}
+    assert state.errors == {0: OOPS}
     assert state.succeeded(1, {}) == [End(None)]
 
 
@@ -164,6 +172,7 @@ def test_a_node_whose_sandbox_is_lost_twice_fails_by_flos_own_fault() -> None:
 def test_a_run_that_was_over_is_over_when_it_is_resumed() -> None:
     document = acyclic_document(1, [])
 
-    state = RunState(graph_of(document), [None], document.settings, Checkpoint(done={0: {"a": 1}}))
+    checkpoint = Checkpoint(done={0: {"a": 1}})
+    state = RunState(graph_of(document), document.nodes, document.settings, checkpoint=checkpoint)
 
     assert state.begin() == [End(None)]
