@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -134,7 +135,7 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{seen_at},CONTROLLER://127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={folder}/data
@@ -157,13 +158,17 @@ class KafkaBroker:
     port: int
     jars: Path
     process: subprocess.Popen[bytes] | None = None
+    #: The port that it names to its clients, where that is another: a proxy's.
+    seen_at: int | None = None
 
     @property
     def bootstrap(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     def format(self) -> None:
-        properties = _KAFKA_PROPERTIES.format(folder=self.folder, port=self.port, controller=free_port())
+        properties = _KAFKA_PROPERTIES.format(
+            folder=self.folder, port=self.port, seen_at=self.seen_at or self.port, controller=free_port()
+        )
         self._properties.write_text(properties)
         cluster = "MkU3OEVBNTcwNTJENDM2Qg"
         subprocess.run(
@@ -235,14 +240,84 @@ def share_kafka(folder: Path) -> Iterator[str]:
 
 
 def _start_kafka(folder: Path) -> KafkaBroker:
+    broker = format_kafka(folder)
+    broker.start()
+    return broker
+
+
+def format_kafka(folder: Path, *, seen_at: int | None = None) -> KafkaBroker:
+    """Make a broker's home; it is still to be started. `seen_at` is the port that it names to clients, if another."""
     jars = next((mark.parent for mark in Path(__file__).parents[1].glob(".cache/kafka-*/.complete")), None)
     if shutil.which("java") is None or jars is None:
         missing("Apache Kafka", "apt-get install default-jre-headless maven, then scripts/kafka-jars")
     assert jars is not None
-    broker = KafkaBroker(folder, free_port(), jars)
+    broker = KafkaBroker(folder, free_port(), jars, seen_at=seen_at)
     broker.format()
-    broker.start()
     return broker
+
+
+@dataclass
+class PostgresServer:
+    """A Postgres of the test's own, which it may stop as a crash would and start again with its data."""
+
+    folder: Path
+    port: int
+    programs: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://flo@127.0.0.1:{self.port}/postgres"
+
+    def format(self) -> None:
+        if (user := _lesser_user()) is not None:
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
+        subprocess.run(
+            [self.programs / "initdb", "-D", self._data, "-U", "flo", "-A", "trust", "--no-sync", "-E", "UTF8",
+             "--locale=C"],
+            check=True, stdout=subprocess.DEVNULL, **self._as_user,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        options = ["-c", "fsync=off", "-c", "max_connections=200", "-c", "listen_addresses=127.0.0.1"]
+        self.process = subprocess.Popen(
+            [self.programs / "postgres", "-D", self._data, "-p", str(self.port), "-k", self.folder, *options],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._as_user,
+        )  # fmt: skip
+        wait_for_port(self.port)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends it in order, SIGQUIT as a crash would: the next start recovers."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait()
+            self.process = None
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def _as_user(self) -> dict[str, Any]:
+        user = _lesser_user()
+        return {"user": user.pw_uid if user is not None else None, "cwd": self.folder, "env": {"LC_ALL": "C"}}
+
+
+@contextlib.contextmanager
+def start_postgres() -> Iterator[PostgresServer]:
+    """Run a Postgres from the local programs."""
+    programs = _postgres_programs()
+    if programs is None:
+        missing("PostgreSQL", "apt-get install postgresql (or set FLO_TEST_POSTGRES_URL)")
+        return
+    with tempfile.TemporaryDirectory(prefix="flo-postgres-") as folder:
+        server = PostgresServer(Path(folder), free_port(), programs)
+        server.format()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 @contextlib.contextmanager
@@ -251,32 +326,8 @@ def run_postgres() -> Iterator[str]:
     if given := os.environ.get("FLO_TEST_POSTGRES_URL"):
         yield given
         return
-    programs = _postgres_programs()
-    if programs is None:
-        missing("PostgreSQL", "apt-get install postgresql (or set FLO_TEST_POSTGRES_URL)")
-        return
-    with tempfile.TemporaryDirectory(prefix="flo-postgres-") as name:
-        folder = Path(name)
-        user = _lesser_user()
-        if user is not None:
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        uid = user.pw_uid if user is not None else None
-        data, port = folder / "data", free_port()
-        subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "flo", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"],
-            check=True, stdout=subprocess.DEVNULL, user=uid, cwd=folder, env={"LC_ALL": "C"},
-        )  # fmt: skip
-        options = ["-c", "fsync=off", "-c", "max_connections=200", "-c", "listen_addresses=127.0.0.1"]
-        server = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-p", str(port), "-k", folder, *options],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=uid, cwd=folder, env={"LC_ALL": "C"},
-        )  # fmt: skip
-        try:
-            wait_for_port(port)
-            yield f"postgresql://flo@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait()
+    with start_postgres() as server:
+        yield server.url
 
 
 @contextlib.contextmanager
