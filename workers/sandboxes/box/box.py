@@ -7,9 +7,12 @@ import socket
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from schemas.errors import Unavailable
+from schemas.outcome import ErrorKind
 from workers.sandboxes.box import names, outcome
 from workers.sandboxes.box.base import (
     BoxedProgram,
@@ -34,6 +37,10 @@ from workers.sandboxes.box.outcome import Ending, Halt
 from workers.sandboxes.box.proxy import Proxy
 from workers.sandboxes.box.shell import Shell, open_shell
 from workers.sandboxes.box.ways import Way
+
+log = structlog.get_logger(__name__)
+
+_Found = TypeVar("_Found", CommandOutcome, PythonOutcome)
 
 
 class NamespaceBox:
@@ -62,7 +69,7 @@ class NamespaceBox:
             body=b"".join(order.files.values()), stdin=order.stdin, limits=order.limits, egress=order.egress,
             timeout=order.limits.timeout, on_output=on_output,
         )  # fmt: skip
-        return outcome.judge_command(order.limits, await self._live(plan))
+        return _noted(order.app, outcome.judge_command(order.limits, await self._live(plan)))
 
     async def run_python(self, order: PythonOrder, on_output: OnOutput) -> PythonOutcome:
         task = self._task(
@@ -73,7 +80,7 @@ class NamespaceBox:
             task=task, body=b"".join(order.files.values()), limits=order.limits, egress=order.egress,
             timeout=order.limits.timeout, socket="answer", on_output=on_output,
         )  # fmt: skip
-        return outcome.judge_python(order.limits, order.filename, await self._live(plan))
+        return _noted(order.app, outcome.judge_python(order.limits, order.filename, await self._live(plan)))
 
     async def start(self, order: ProgramOrder, on_output: OnOutput) -> BoxedProgram:
         if not order.entry:
@@ -198,6 +205,24 @@ _TRIAL = timedelta(seconds=10)
 _REFILL_PAUSE = 0.002
 #: What programs look at to find a proxy; curl wants the lower-case one.
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+
+
+def _noted(app: str, found: _Found) -> _Found:
+    """Tell the operator whose box met a limit or a fault; what a user's own code raised is none of his."""
+    if (
+        isinstance(found, Stopped)
+        and found.error.kind is not ErrorKind.USER
+        and found.error.kind is not ErrorKind.SYNTAX
+    ):
+        log.info(
+            "box.stopped",
+            app=app,
+            kind=str(found.error.kind),
+            raise_with=(found.error.details or {}).get("raise_with"),
+            wall_seconds=round(found.usage.wall.total_seconds(), 3),
+            peak_memory_bytes=found.usage.peak_memory_bytes,
+        )
+    return found
 
 
 class _Program:

@@ -80,12 +80,25 @@ def _call(task: Task) -> Any:
     main = getattr(module, "main", None)
     if not callable(main):
         raise LookupError("the code defines no function main(**inputs)")
-    value = main(**(task.inputs or {}))
+    value = main(**_taken(main, task.inputs or {}))
     if inspect.iscoroutine(value):
         import asyncio
 
         return asyncio.run(value)
     return value
+
+
+def _taken(main: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what main does not name, as a JavaScript function does: a root gets its payload in two forms."""
+    try:
+        parameters = inspect.signature(main).parameters.values()
+    except (TypeError, ValueError):
+        return inputs  # not a function of Python's own
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return inputs
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = {parameter.name for parameter in parameters if parameter.kind in named}
+    return {name: value for name, value in inputs.items() if name in names}
 
 
 def _call_entry(task: Task) -> NoReturn:
