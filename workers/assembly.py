@@ -8,9 +8,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import partial
 
-import httpx
 import structlog
 
 from dispatch.bell import Topic, open_bell
@@ -20,20 +18,17 @@ from dispatch.queues.celery_app import control_url
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
-from schemas.errors import SettingsError
 from schemas.job import Job
+from schemas.npm import NpmAllow
 from schemas.settings import ExecutionMode, ExecutorName, Settings
+from workers.app_limits import StoredLimits
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
-from workers.engine.registry import HubRegistry
-from workers.executors.base import RunOrder
 from workers.executors.choose import ExecutorChoice
-from workers.executors.inline import InlineExecutor
+from workers.executors.modes import ModeExecutor, NamespaceExecutor
+from workers.executors.openings import Openings
 from workers.heartbeat import Heartbeat
-from workers.nodes.guarded import open_client
-from workers.nodes.node import NodeTools
-from workers.preparation.preparer import CachingPreparer, Preparer
-from workers.sandboxes.v8 import V8Pool
+from workers.morgue import Morgue
 
 log = structlog.get_logger()
 
@@ -42,6 +37,7 @@ class Assembly:
     """A worker's parts, living on one event loop."""
 
     dispatcher: Dispatcher
+    morgue: Morgue
 
     def __init__(self, settings: Settings, identity: WorkerIdentity) -> None:
         self._settings = settings
@@ -64,9 +60,9 @@ class Assembly:
 
     async def _open(self) -> None:
         settings, identity = self._settings, self._identity
-        _check_mode(settings)
         store = await Store.open(settings.store_url)
         self._closing.append(store.aclose)
+        self.morgue = Morgue(store)
         bell = open_bell(control_url(settings))
         self._closing.append(bell.aclose)
         feed = Feed(store, bell)
@@ -77,23 +73,24 @@ class Assembly:
             served=identity.lanes,
             patience=timedelta(minutes=10),
         )
-        code = V8Pool(hosts=settings.v8_hosts)
-        await code.start()
-        self._closing.append(code.aclose)
-        preparer = CachingPreparer.open(settings)
-        self._closing.append(preparer.aclose)
-        http = open_client(allow_private_network=settings.allow_private_network)
-        self._closing.append(http.aclose)
+        openings = Openings(settings)
+        self._closing.append(openings.aclose)
+        # What this worker reads may have been pushed for another mode: each run is held to its own.
+        catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
+        modes = ModeExecutor(openings.all(), settings=settings, limits=StoredLimits(store), catalog=catalog)
+        self._closing.append(modes.aclose)
+        mode = await modes.start()
+        log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
-        tools_for = partial(_tools, code, preparer, http, inline_http_cap)
-        inline = InlineExecutor(tools_for, registry=HubRegistry(settings.hub))
-        catalog = load_catalog(settings.execution_mode, npm=settings.npm, hub=settings.hub)
         self.dispatcher = Dispatcher(
             owner=identity.id,
             writer=writer,
             feed=feed,
             documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
-            executors=ExecutorChoice({ExecutorName.INLINE: inline}, default=settings.executor),
+            executors=ExecutorChoice(
+                {ExecutorName.INLINE: modes, ExecutorName.NAMESPACE: NamespaceExecutor(modes)},
+                default=settings.executor,
+            ),
             concurrency=identity.concurrency,
             lease=settings.lease,
         )
@@ -126,25 +123,3 @@ class Assembly:
                 await self._beating
         while self._closing:
             await self._closing.pop()()
-
-
-def _tools(
-    code: V8Pool, preparer: Preparer, http: httpx.AsyncClient, inline_http_cap: timedelta, order: RunOrder
-) -> NodeTools:
-    return NodeTools(
-        code=code,
-        http=http,
-        app=order.app,
-        run_id=order.run_id,
-        attempt=order.attempt,
-        inline_http_cap=inline_http_cap,
-        preparer=preparer,
-    )
-
-
-def _check_mode(settings: Settings) -> None:
-    """Refuse to promise a sandbox that this worker does not have."""
-    if settings.execution_mode is not ExecutionMode.SANDBOX_CODE_ONLY:
-        raise SettingsError(
-            f"FLO_EXECUTION_MODE is {settings.execution_mode}, but workers run only SANDBOX_CODE_ONLY so far; unset it"
-        )

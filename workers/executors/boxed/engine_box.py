@@ -1,0 +1,188 @@
+"""One box with an engine in it, and the runs that it executes. The far side is `workers/runner/boxed.py`.
+
+Whatever the box says is other people's word: it may tell of the nodes of its own runs and nothing else, and gets what
+its runs may have. One that talks nonsense, or floods, is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+from dispatch.claims import LostClaim
+from schemas.errors import Unavailable
+from schemas.json import JSONObject
+from schemas.outcome import Outcome
+from schemas.run import Happening
+from workers.engine.sink import EventSink
+from workers.executors.base import RunOrder
+from workers.executors.boxed.desk import Desk, Services
+from workers.executors.boxed.verdict import BoxDied, describe
+from workers.runner import wire
+from workers.runner.channel import Channel
+from workers.sandboxes.box.base import BoxedProgram
+from workers.sandboxes.box.egress import Egress
+
+#: Seconds from a box's start to its first word: a cold interpreter, where boxes are not forked from a warm one.
+PATIENCE = 20.0
+#: Seconds that a run may take to stop when it is told to.
+STOP_PATIENCE = 5.0
+#: Happenings of one run that are taken.
+MOST_TOLD = 200_000
+#: How far a box's clock may be from ours; what it says of the time beyond that is not believed.
+_CLOCK = timedelta(seconds=5)
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A run in the box."""
+
+    order: RunOrder
+    events: EventSink
+    outcome: asyncio.Future[Outcome]
+    #: What its happenings may be about.
+    subjects: frozenset[str | None]
+    told: int = 0
+
+
+class EngineBox:
+    """Made by `start`; executes runs, many at a time, until it dies or is closed."""
+
+    def __init__(self, program: BoxedProgram, services: Services, egress: Egress) -> None:
+        self._program = program
+        self._desk = Desk(services, egress)
+        self._channel: Channel | None = None
+        self._numbers = count(1)
+        self._flights: dict[int, _Flight] = {}
+        self._known: set[str] = set()
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._burial = asyncio.create_task(self._bury(), name="engine box")
+        #: Runs that it was ever given.
+        self.given = 0
+
+    @classmethod
+    async def start(cls, program: BoxedProgram, services: Services, egress: Egress) -> EngineBox:
+        """Meet the program in a box; raise Unavailable if it never says that it is ready."""
+        box = cls(program, services, egress)
+        try:
+            box._channel = await Channel.open(program.channel.dup(), hear=box._hear, lost=program.kill)
+            async with asyncio.timeout(PATIENCE):
+                await box._ready
+        except BaseException as problem:
+            await box.aclose()
+            if isinstance(problem, TimeoutError):
+                raise Unavailable(f"the engine in its box said nothing for {PATIENCE:g} s") from None
+            raise
+        return box
+
+    @property
+    def is_dead(self) -> bool:
+        return self._burial.done()
+
+    @property
+    def runs(self) -> int:
+        """How many runs are in it now."""
+        return len(self._flights)
+
+    async def run(self, order: RunOrder, events: EventSink, terms: JSONObject) -> Outcome:
+        """Execute a run under these terms; raise BoxDied if the box ends first.
+
+        Being cancelled stops the run and returns when it has stopped; a box that does not obey dies.
+        """
+        if self._channel is None or self.is_dead:
+            raise Unavailable("the box of this run is dead")
+        number = next(self._numbers)
+        self.given += 1
+        subjects = frozenset([None, *(node.id for node in order.document.nodes)])
+        flight = _Flight(order, events, asyncio.get_running_loop().create_future(), subjects)
+        self._flights[number] = flight
+        key = f"{order.flow}@{order.version}"
+        if key not in self._known:
+            self._known.add(key)
+            self._channel.say({"do": "know", "key": key, "document": order.document.model_dump(mode="json")})
+        self._channel.say({"do": "run", "run": number, "key": key, "order": _order(order, terms)})
+        try:
+            return await asyncio.shield(flight.outcome)
+        except asyncio.CancelledError:
+            await self._stop(number, flight)
+            raise
+        finally:
+            del self._flights[number]
+
+    def kill(self) -> None:
+        """Kill the box now; its runs hear of it once it is confirmed dead."""
+        self._program.kill()
+
+    async def aclose(self) -> None:
+        """Kill the box, and return when it is confirmed dead."""
+        self.kill()
+        await asyncio.shield(self._burial)
+
+    async def _stop(self, number: int, flight: _Flight) -> None:
+        assert self._channel is not None
+        self._channel.say({"do": "cancel", "run": number})
+        await asyncio.wait([flight.outcome], timeout=STOP_PATIENCE)
+        if not flight.outcome.done():
+            await self.aclose()
+
+    def _hear(self, message: wire.Said) -> None:
+        """Take a message. Raising hangs up, which kills the box."""
+        match message["say"]:
+            case "ready":
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case "drop":
+                self._desk.drop(message["ask"])
+            case what:
+                flight = self._flights.get(message["run"])
+                if flight is not None and not flight.outcome.done():  # else it was stopped
+                    self._hear_of(flight, what, message)
+
+    def _hear_of(self, flight: _Flight, what: str, message: wire.Said) -> None:
+        match what:
+            case "event":
+                self._tell(flight, wire.happening_from(message))
+            case "ask":
+                assert self._channel is not None
+                self._desk.take(self._channel, flight.order, flight.events, message)
+            case "done":
+                flight.outcome.set_result(wire.outcome_from(message["outcome"]))
+            case _:
+                raise ValueError(f"{what!r} is not what a runner says")
+
+    def _tell(self, flight: _Flight, happening: Happening) -> None:
+        flight.told += 1
+        if happening.type not in wire.TOLD or happening.node_id not in flight.subjects or flight.told > MOST_TOLD:
+            raise ValueError("not a happening of this run's nodes, or too many of them")
+        now = datetime.now(UTC)
+        if abs(happening.time - now) > _CLOCK:
+            happening = replace(happening, time=now)
+        try:
+            flight.events.emit(happening)
+        except LostClaim as lost:  # another attempt has the run: it must end here, and the box live on
+            flight.outcome.set_exception(lost)
+
+    async def _bury(self) -> None:
+        ending = await self._program.wait()
+        if self._channel is not None:
+            self._channel.close()
+        await self._desk.aclose()
+        if not self._ready.done():
+            self._ready.set_exception(Unavailable(f"the engine did not start in its box: {describe(ending)}"))
+            self._ready.exception()  # looked at here, in case nobody waits for it any more
+        for flight in self._flights.values():
+            if not flight.outcome.done():
+                flight.outcome.set_exception(BoxDied(ending, alone=self.given == 1))
+
+
+def _order(order: RunOrder, terms: JSONObject) -> JSONObject:
+    return {
+        "run_id": order.run_id,
+        "app": order.app,
+        "attempt": order.attempt,
+        "payload": order.payload,
+        "past": [wire.happening_to(said) for said in order.past],
+        **terms,
+    }

@@ -1,0 +1,31 @@
+"""SANDBOX_PROCESS: each run has a box of its own, which is used once."""
+
+from __future__ import annotations
+
+from schemas.outcome import Outcome
+from workers.engine.sink import EventSink
+from workers.executors.base import RunOrder
+from workers.executors.boxed.overdue import in_time
+from workers.executors.boxed.supply import BoxSupply, Kind
+from workers.executors.boxed.terms import Terms
+from workers.executors.boxed.verdict import BoxDied, verdict
+
+
+class BoxPerRun:
+    """Everything of a run, engine and code, is in its box, and dies with it."""
+
+    def __init__(self, supply: BoxSupply, terms: Terms) -> None:
+        self._supply = supply
+        self._terms = terms
+
+    async def run(self, order: RunOrder, events: EventSink) -> Outcome:
+        box = await self._supply.take(Kind.for_run(order))
+        try:
+            return await in_time(order, box.run(order, events, self._terms.of(order)))
+        except BoxDied as died:
+            return verdict(died.ending, self._terms.memory_mb)
+        finally:
+            await box.aclose()
+
+    async def aclose(self) -> None:
+        await self._supply.aclose()

@@ -1,0 +1,142 @@
+"""Gives each run the execution mode that it is due, and holds it to what that mode allows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+
+import structlog
+
+from schemas.app import AppLimits
+from schemas.catalog import Catalog
+from schemas.errors import Refused, Unavailable
+from schemas.flow import FlowDocument
+from schemas.outcome import ErrorKind, Failed, Outcome, RunError
+from schemas.settings import ExecutionMode, Settings
+from schemas.wording import listed
+from workers.app_limits import LimitsOfApps
+from workers.engine.sink import EventSink
+from workers.executors.base import Executor, RunOrder
+from workers.sandboxes.box.egress import egress_to
+
+log = structlog.get_logger()
+
+#: How an executor is opened; each is, when a run first needs it.
+OpenExecutor = Callable[[], Awaitable[Executor]]
+
+
+class ModeExecutor:
+    """One executor for each mode, and the choice among them.
+
+    A mode that is not given does not work here: a run that wants it goes to another worker, or waits for one.
+    """
+
+    def __init__(
+        self,
+        openings: Mapping[ExecutionMode, OpenExecutor],
+        *,
+        settings: Settings,
+        limits: LimitsOfApps,
+        catalog: Catalog,
+    ) -> None:
+        self._openings = openings
+        self._settings = settings
+        self._limits = limits
+        self._catalog = catalog
+        self._open: dict[ExecutionMode, asyncio.Task[Executor]] = {}
+
+    async def start(self) -> ExecutionMode:
+        """Open what runs without a wish of their own need, and say which mode that is.
+
+        Where the operator names none it is the strongest that works here. Raises Unavailable with the reason when the
+        named one does not.
+        """
+        named = self._settings.execution_mode
+        if named is None:
+            self._settings = self._settings.in_mode(await self._strongest())
+        await self._executor(self._settings.mode)
+        return self._settings.mode
+
+    async def _strongest(self) -> ExecutionMode:
+        try:
+            await self._executor(ExecutionMode.SANDBOX_CODE_AND_PROCESS)
+        except Unavailable as reason:
+            log.warning("mode.fell_back", mode=str(ExecutionMode.SANDBOX_CODE_ONLY), reason=str(reason))
+            return ExecutionMode.SANDBOX_CODE_ONLY
+        return ExecutionMode.SANDBOX_CODE_AND_PROCESS
+
+    async def run(
+        self, order: RunOrder, events: EventSink, *, at_least: ExecutionMode = ExecutionMode.UNSANDBOXED
+    ) -> Outcome:
+        """Execute a run in the mode that it is due, or in `at_least` if that is stronger."""
+        limits = await self._limits.read(order.app)
+        try:
+            mode = _stronger(mode_of(order, limits, self._settings), at_least)
+        except Refused as refusal:
+            return Failed(error=RunError(kind=ErrorKind.FORBIDDEN, message=str(refusal)))
+        for error in refusals(order.document, self._catalog, mode):
+            return Failed(error=error)
+        egress = egress_to(limits.egress if limits.egress is not None else self._settings.reach)
+        executor = await self._executor(mode)
+        return await executor.run(replace(order, egress=egress), events)
+
+    async def aclose(self) -> None:
+        opened = await asyncio.gather(*self._open.values(), return_exceptions=True)
+        await asyncio.gather(*(one.aclose() for one in opened if not isinstance(one, BaseException)))
+
+    async def _executor(self, mode: ExecutionMode) -> Executor:
+        task = self._open.get(mode)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._open[mode] = asyncio.create_task(self._opened(mode), name=f"open {mode}")
+        return await asyncio.shield(task)
+
+    async def _opened(self, mode: ExecutionMode) -> Executor:
+        return await self._openings[mode]()
+
+
+class NamespaceExecutor:
+    """Executes runs in boxes, also where the server's mode would not."""
+
+    def __init__(self, modes: ModeExecutor) -> None:
+        self._modes = modes
+
+    async def run(self, order: RunOrder, events: EventSink) -> Outcome:
+        return await self._modes.run(order, events, at_least=ExecutionMode.SANDBOX_PROCESS)
+
+    async def aclose(self) -> None:
+        """Nothing of its own to close: the boxes are those of the modes."""
+
+
+def mode_of(order: RunOrder, limits: AppLimits, settings: Settings) -> ExecutionMode:
+    """Choose: the run's own wish, else its app's, else the server's. Raises Refused for what the operator forbids."""
+    wish = order.backend_config.get("execution_mode")
+    mode = limits.execution_mode or settings.mode
+    if wish is not None:
+        try:
+            mode = ExecutionMode(str(wish))
+        except ValueError:
+            allowed = listed([str(known) for known in ExecutionMode])
+            raise Refused(f"backend_config.execution_mode is {wish!r}; allowed: {allowed}") from None
+    if mode.is_weaker_than(settings.weakest):
+        raise Refused(
+            f"this run asks for execution mode {mode}, and the operator allows nothing weaker than {settings.weakest}; "
+            "ask for that or a stronger one, or have the operator set FLO_WEAKEST_MODE"
+        )
+    return mode
+
+
+def refusals(document: FlowDocument, catalog: Catalog, mode: ExecutionMode) -> Iterator[RunError]:
+    """List the nodes that this mode does not allow."""
+    for node in document.nodes:
+        known = catalog.get(node.node_type)
+        if known is not None and mode not in known.modes:
+            modes = " or ".join(sorted(known.modes))
+            message = (
+                f"{node.node_type} is not allowed in execution mode {mode}; it runs with FLO_EXECUTION_MODE={modes}"
+            )
+            yield RunError(kind=ErrorKind.FORBIDDEN, message=message, node_id=node.id)
+
+
+def _stronger(one: ExecutionMode, other: ExecutionMode) -> ExecutionMode:
+    return other if one.is_weaker_than(other) else one

@@ -1,0 +1,121 @@
+"""How the executor of each mode is opened, with what it is made of, and closed again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from schemas.errors import Unavailable
+from schemas.npm import NpmAllow
+from schemas.settings import ExecutionMode, Settings
+from workers.engine.registry import HubRegistry
+from workers.executors.base import Executor, RunOrder
+from workers.executors.boxed.desk import Services
+from workers.executors.boxed.making import make_engine_box, open_engine_boxes
+from workers.executors.boxed.per_app import BoxPerApp
+from workers.executors.boxed.per_run import BoxPerRun
+from workers.executors.boxed.supply import BoxSupply
+from workers.executors.boxed.terms import Terms
+from workers.executors.inline import InlineExecutor
+from workers.nodes.guarded import open_client
+from workers.nodes.node import NodeTools
+from workers.preparation.bundler import Platform
+from workers.preparation.preparer import CachingPreparer
+from workers.sandboxes.base import CodeSandbox
+from workers.sandboxes.box.box import NamespaceBox
+from workers.sandboxes.box.open import open_box
+from workers.sandboxes.commands import CommandSandbox, NoBox
+from workers.sandboxes.v8.open import open_v8
+
+log = structlog.get_logger()
+
+#: Boxes with an engine that wait for a run of their own, and for an app.
+_READY_FOR_RUNS, _READY_FOR_APPS = 2, 1
+
+
+class Openings:
+    """The modes of one worker. What a mode needs is opened with it, and closed by `aclose`, the last first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._engine_boxes: NamespaceBox | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[Executor]]]:
+        """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
+        return {
+            ExecutionMode.UNSANDBOXED: self._unsandboxed,
+            ExecutionMode.SANDBOX_CODE_ONLY: self._code_only,
+            ExecutionMode.SANDBOX_PROCESS: self._per_run,
+            ExecutionMode.SANDBOX_CODE_AND_PROCESS: self._per_app,
+        }
+
+    async def aclose(self) -> None:
+        while self._closing:
+            await self._closing.pop()()
+
+    async def _unsandboxed(self) -> Executor:
+        log.warning(
+            "mode.unsandboxed",
+            danger="code of flows runs with this worker's own rights: it can read its keys and end it",
+            fix="never where anyone else may push flows; unset FLO_EXECUTION_MODE for a sandbox",
+        )
+        raise Unavailable("no plain Node yet")
+
+    async def _code_only(self) -> Executor:
+        code = await open_v8(hosts=self._settings.v8_hosts)
+        self._closing.append(code.aclose)
+        return self._inline(code, NoBox(), self._preparer("v8"))
+
+    async def _per_run(self) -> Executor:
+        """Everything is inside: the code of a run may import any package, and reach whatever its box has."""
+        boxes = await self._boxes_with_engine()
+        services = Services(preparer=self._preparer("node"), commands=NoBox())
+        return BoxPerRun(self._supply(boxes, ExecutionMode.SANDBOX_PROCESS, services, _READY_FOR_RUNS), self._terms())
+
+    async def _per_app(self) -> Executor:
+        boxes = await self._boxes_with_engine()
+        commands = await open_box()
+        self._closing.append(commands.aclose)
+        services = Services(preparer=self._preparer("v8"), commands=commands)
+        mode = ExecutionMode.SANDBOX_CODE_AND_PROCESS
+        return BoxPerApp(self._supply(boxes, mode, services, _READY_FOR_APPS), self._terms())
+
+    def _inline(self, code: CodeSandbox, box: CommandSandbox, preparer: CachingPreparer) -> InlineExecutor:
+        http = open_client(allow_private_network=self._settings.allow_private_network)
+        self._closing.append(http.aclose)
+        cap = timedelta(seconds=self._settings.inline_http_max_duration)
+
+        def tools_for(order: RunOrder) -> NodeTools:
+            return NodeTools(
+                code=code, http=http, box=box, preparer=preparer, app=order.app, run_id=order.run_id,
+                attempt=order.attempt, inline_http_cap=cap, egress=order.egress,
+            )  # fmt: skip
+
+        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub))
+
+    def _supply(self, boxes: NamespaceBox, mode: ExecutionMode, services: Services, ready: int) -> BoxSupply:
+        return BoxSupply(partial(make_engine_box, boxes, mode, self._terms(), services), ready=ready)
+
+    def _terms(self) -> Terms:
+        cap = timedelta(seconds=self._settings.inline_http_max_duration)
+        return Terms(memory_mb=self._settings.box_memory_mb, inline_http_cap=cap)
+
+    def _preparer(self, platform: Platform) -> CachingPreparer:
+        """Prepare code for isolates, which get the packages that the operator allows, or for Node, which gets any."""
+        allow = NpmAllow.parse("*") if platform == "node" else self._settings.npm
+        preparer = CachingPreparer.open(self._settings, platform=platform, allow=allow)
+        self._closing.append(preparer.aclose)
+        return preparer
+
+    async def _boxes_with_engine(self) -> NamespaceBox:
+        async with self._one_at_a_time:
+            if self._engine_boxes is None:
+                self._engine_boxes = await open_engine_boxes(self._settings)
+                self._closing.append(self._engine_boxes.aclose)
+            return self._engine_boxes

@@ -1,0 +1,104 @@
+"""The engine as a program in a box: runs what its worker sends over a socket, and tells what happens.
+
+The box is its wall. What it can't do inside (durable events, building code, a box for a command) it asks of its worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvloop
+
+from schemas.flow import FlowDocument
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
+from schemas.run import Happening
+from workers.engine.drive import run_flow
+from workers.engine.registry import Registry
+from workers.nodes.node import NodeTools
+from workers.runner import wire
+from workers.runner.asks import Asks
+from workers.runner.channel import Channel
+from workers.runner.inside import Inside, open_inside
+
+
+def serve(fd: int, **given: Any) -> None:
+    """Be the entry of a box (`ProgramOrder.entry`): serve the worker at `fd` until it hangs up."""
+    uvloop.run(_serve(socket.socket(fileno=fd), given))
+
+
+async def _serve(end: socket.socket, given: dict[str, Any]) -> None:
+    gone = asyncio.Event()
+    async with open_inside(**given) as inside:
+        runner = Runner(inside)
+        channel = await Channel.open(end, hear=runner.hear, lost=gone.set)
+        runner.begin(channel)
+        await gone.wait()
+        # The worker kills this box now; there is nobody left to tell anything.
+
+
+class Runner:
+    """The runs of one box."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._documents: dict[str, FlowDocument] = {}
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._channel: Channel | None = None
+        self._asks: Asks | None = None
+
+    def begin(self, channel: Channel) -> None:
+        self._channel = channel
+        self._asks = Asks(channel)
+        channel.say({"say": "ready"})
+
+    def hear(self, message: wire.Said) -> None:
+        match message["do"]:
+            case "know":
+                self._documents[message["key"]] = FlowDocument.model_validate(message["document"])
+            case "run":
+                run = message["run"]
+                self._runs[run] = asyncio.create_task(self._run(run, message["key"], message["order"]))
+            case "cancel":
+                if task := self._runs.get(message["run"]):
+                    task.cancel()
+            case _:
+                assert self._asks is not None
+                self._asks.hear(message)
+
+    async def _run(self, run: int, key: str, order: wire.Said) -> None:
+        assert self._channel is not None and self._asks is not None
+        tools = self._inside.tools_for(order, self._asks, run)
+        sink = _Sink(self._channel, self._asks, run)
+        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside.registry)
+        del self._runs[run]
+        self._channel.say({"say": "done", "run": run, "outcome": wire.outcome_to(outcome)})
+
+
+async def _attempt(
+    document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, registry: Registry
+) -> Outcome:
+    try:
+        past = [wire.happening_from(said) for said in order["past"]]
+        return await run_flow(document, order["payload"], tools=tools, events=sink, past=past, registry=registry)
+    except asyncio.CancelledError:
+        return Cancelled(reason="stopped from outside")
+    except Exception as bug:  # noqa: BLE001 - the edge of a run: it must end, and say how
+        message = f"Flo itself failed on this run ({type(bug).__name__}: {bug})"
+        return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=message))
+
+
+class _Sink:
+    """Tells the worker what happens in one run."""
+
+    def __init__(self, channel: Channel, asks: Asks, run: int) -> None:
+        self._channel = channel
+        self._asks = asks
+        self._run = run
+
+    def emit(self, happening: Happening) -> None:
+        self._channel.say({"say": "event", "run": self._run, **wire.happening_to(happening)})
+
+    async def flush(self) -> None:
+        await self._asks.ask(self._run, "flush")

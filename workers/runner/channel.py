@@ -1,0 +1,95 @@
+"""Two ends of a socket that say JSON objects to each other, one to a line. `wire.py` has the words."""
+
+from __future__ import annotations
+
+import asyncio
+import json as stdlib_json
+import socket
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import orjson
+
+from schemas.json import JSONObject
+
+#: Longest line that is read, in bytes; whoever says more is taken to be mad, and hung up on.
+LONGEST_LINE = 256 * 1024 * 1024
+
+
+class Channel(asyncio.Protocol):
+    """One end. `hear` is called for every message, `lost` once, when the other end is gone or talks nonsense."""
+
+    def __init__(self, *, hear: Callable[[JSONObject], None], lost: Callable[[], None]) -> None:
+        self._hear = hear
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._partial: list[bytes] = []
+        self._size = 0
+        self._outgoing: list[bytes] = []
+
+    @classmethod
+    async def open(cls, end: socket.socket, *, hear: Callable[[JSONObject], None], lost: Callable[[], None]) -> Self:
+        """Speak over a connected stream socket, which belongs to the channel from now on."""
+        _, channel = await asyncio.get_running_loop().create_connection(lambda: cls(hear=hear, lost=lost), sock=end)
+        return channel
+
+    def say(self, message: JSONObject) -> None:
+        """Send a message; all that is said in one turn of the loop goes with one write."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(_line(message))
+
+    def close(self) -> None:
+        """Send what was said, then hang up; `lost` follows."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+
+    def data_received(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        if lines and self._partial:
+            lines[0] = b"".join([*self._partial, lines[0]])
+            self._partial.clear()
+            self._size = 0
+        if rest:
+            self._partial.append(rest)
+            self._size += len(rest)
+        try:
+            for line in lines:
+                self._hear(_object(line))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            self._abort()
+        if self._size > LONGEST_LINE:
+            self._abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()
+
+    def _flush(self) -> None:
+        if self._outgoing and self._transport is not None and not self._transport.is_closing():
+            self._outgoing.append(b"")
+            self._transport.write(b"\n".join(self._outgoing))
+        self._outgoing.clear()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _line(message: JSONObject) -> bytes:
+    try:
+        return orjson.dumps(message)
+    except TypeError:
+        # Half a surrogate pair, which UTF-8 can't carry but an escape can; or an integer beyond 64 bits.
+        return stdlib_json.dumps(message).encode()
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    said = orjson.loads(line)
+    if not isinstance(said, dict):
+        raise TypeError("not an object")
+    return said
