@@ -1,11 +1,15 @@
-// Fresh isolates, and a small stock of them made ahead of time, per memory limit.
+// Fresh isolates.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 const ivm = createRequire(import.meta.url)("isolated-vm");
 
 const FILENAME = "flo:bootstrap";
-const BOOTSTRAP = readFileSync(new URL("bootstrap.js", import.meta.url), "utf8");
+const read = (name) => readFileSync(new URL(name, import.meta.url), "utf8");
+const BOOTSTRAP = `(() => {
+const telling = ${read("telling.js")}
+const bootstrap = ${read("bootstrap.js")}
+return bootstrap; })()`;
 /** The bootstrap's bytecode: halves the time it takes in every isolate after. */
 const CACHED = new ivm.Isolate().compileScriptSync(BOOTSTRAP, { filename: FILENAME, produceCachedData: true }).cachedData;
 
@@ -13,8 +17,6 @@ const CACHED = new ivm.Isolate().compileScriptSync(BOOTSTRAP, { filename: FILENA
 const ENTRY = 'import * as user from "code"; __flo_begin(user);';
 /** isolated-vm refuses less. */
 const SMALLEST_MB = 8;
-/** How many different memory limits the stock serves; the one asked for longest ago is dropped. */
-const SIZES_KEPT = 4;
 
 /** Makes an isolate that has run the bootstrap and waits for its job. Only our own code runs here, so it may block. */
 export function fresh(memoryMb) {
@@ -34,40 +36,7 @@ export function fresh(memoryMb) {
   return cell;
 }
 
-export class Stock {
-  #depth;
-  #shelves = new Map();
-
-  constructor(depth) {
-    this.#depth = depth;
-  }
-
-  /** Takes a ready isolate, or makes one when the shelf is empty. */
-  take(memoryMb) {
-    return this.keep(memoryMb).pop() ?? fresh(memoryMb);
-  }
-
-  /** Has a shelf for this memory limit from now on. */
-  keep(memoryMb) {
-    const shelf = this.#shelves.get(memoryMb) ?? [];
-    this.#shelves.delete(memoryMb);
-    this.#shelves.set(memoryMb, shelf);
-    if (this.#shelves.size > SIZES_KEPT) {
-      const [[oldest, cells]] = this.#shelves;
-      this.#shelves.delete(oldest);
-      for (const cell of cells) cell.isolate.dispose();
-    }
-    return shelf;
-  }
-
-  /** Puts one more isolate on a shelf; answers whether there was room for it. */
-  add() {
-    for (const [memoryMb, shelf] of this.#shelves) {
-      if (shelf.length < this.#depth) {
-        shelf.push(fresh(memoryMb));
-        return true;
-      }
-    }
-    return false;
-  }
+/** Frees an isolate that was never used. */
+export function discard(cell) {
+  cell.isolate.dispose();
 }

@@ -1,5 +1,5 @@
 // One order from arrival to answer.
-import { evaluate } from "./forms.mjs";
+import { evaluate } from "./evaluate.mjs";
 
 /** setTimeout's largest delay, in milliseconds. */
 const LONGEST_DELAY = 2 ** 31 - 1;
