@@ -6,14 +6,9 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
-import structlog
-from pydantic import ValidationError
-
-from dispatch.store.keys import read_limits
+from dispatch.store.limits import read_limits
 from dispatch.store.session import Store
 from schemas.app import AppLimits
-
-log = structlog.get_logger()
 
 #: How long a change may go unseen by a worker.
 REMEMBERED = timedelta(seconds=5)
@@ -40,13 +35,7 @@ class StoredLimits:
         if until > time.monotonic():
             return limits
         async with self._store.read() as connection:
-            stored = await read_limits(connection, app)
-        try:
-            limits = AppLimits.model_validate(stored or {})
-        except ValidationError:
-            # Written by a newer Flo, or by hand: what can't be read must not be taken for a permission.
-            log.error("limits.unreadable", app=app, fix="write them again: PUT /api/v1/apps/{app}/limits")
-            limits = AppLimits(egress="none")
+            limits = await read_limits(connection, app) or AppLimits()
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[app] = (time.monotonic() + REMEMBERED.total_seconds(), limits)
