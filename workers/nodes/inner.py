@@ -88,14 +88,15 @@ class FlowRace:
             racers = {
                 group.create_task(inner.run(f"flows.{name}", payload, label=name)): name for name in call.config.flows
             }
-            try:
-                return await _first_to_succeed(racers)
-            finally:
-                for racer in racers:
-                    racer.cancel()
+            end = await _first_to_succeed(racers)
+            for racer in racers:
+                racer.cancel()
+        if isinstance(end, RunError):
+            raise NodeError(end)
+        return end
 
 
-async def _first_to_succeed(racers: Mapping[asyncio.Task[Outcome], str]) -> Mapping[str, JSONValue]:
+async def _first_to_succeed(racers: Mapping[asyncio.Task[Outcome], str]) -> Mapping[str, JSONValue] | RunError:
     errors: list[RunError] = []
     running = set(racers)
     while running:
@@ -110,7 +111,7 @@ async def _first_to_succeed(racers: Mapping[asyncio.Task[Outcome], str]) -> Mapp
                     return {"output": result, "winner": name}
         running = still_running
     why = "; ".join(error.message for error in errors)
-    raise node_error(errors[0].kind, f"no flow of the race succeeded: {why}")
+    return RunError(kind=errors[0].kind, message=f"no flow of the race succeeded: {why}")
 
 
 def _result_or_error(outcome: Outcome, what: str) -> RunError | list[JSONValue]:
@@ -122,7 +123,7 @@ def _result_or_error(outcome: Outcome, what: str) -> RunError | list[JSONValue]:
             where = f'{what}, node "{error.node_id}"' if error.node_id else what
             return error.model_copy(update={"message": f"{where}: {error.message}", "node_id": None})
         case Retry(reason=reason) | Cancelled(reason=reason):
-            raise node_error(ErrorKind.LOST, f"{what}: {reason}")
+            return RunError(kind=ErrorKind.LOST, message=f"{what}: {reason}")
 
 
 def _inner_of(call: NodeCall[MapConfig] | NodeCall[RaceConfig]) -> Inner:

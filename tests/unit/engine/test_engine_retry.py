@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.flow import RetryPolicy
+from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from workers.engine.retry import backoff, pause_before_retry
 
@@ -47,6 +48,31 @@ def test_a_timeout_is_retried_only_when_the_policy_says_so(retry_on_timeout: boo
     policy = RetryPolicy(max_attempts=2, delay_ms=0, retry_on_timeout=retry_on_timeout)
 
     assert pause_before_retry(policy, error(ErrorKind.TIMED_OUT), failures=1) == pause
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "details", "kind", "again"),
+    [
+        ([503], {"status": 503}, ErrorKind.UPSTREAM, True),
+        ([503], {"status": 500}, ErrorKind.UPSTREAM, False),
+        (["5xx", 429], {"status": 502}, ErrorKind.UPSTREAM, True),
+        (["5xx", 429], {"status": 429}, ErrorKind.UPSTREAM, True),
+        (["5xx"], {"status": 404}, ErrorKind.UPSTREAM, False),
+        (["5xx"], None, ErrorKind.UPSTREAM, False),
+        (["upstream_error"], None, ErrorKind.UPSTREAM, True),
+        (["upstream_error"], None, ErrorKind.USER, False),
+        (["memory_exceeded"], None, ErrorKind.MEMORY_EXCEEDED, True),
+        (["timed_out"], None, ErrorKind.TIMED_OUT, True),
+    ],
+)
+def test_a_policy_may_name_the_errors_that_it_retries(
+    retry_on: list[object], details: dict[str, JSONValue] | None, kind: ErrorKind, again: bool
+) -> None:
+    policy = RetryPolicy.model_validate({"delay_ms": 0, "retry_on": retry_on})
+
+    pause = pause_before_retry(policy, RunError(kind=kind, message="no", details=details), failures=1)
+
+    assert (pause is not None) == again
 
 
 @given(

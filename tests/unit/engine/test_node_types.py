@@ -80,6 +80,41 @@ async def test_json_stringify_keeps_big_numbers() -> None:
     assert await result(flow(node("a", "transform.json_stringify")), {"value": 2**70}) == {"json": str(2**70)}
 
 
+@pytest.mark.parametrize(
+    ("config", "payload", "output"),
+    [
+        ({"map": "n + 1"}, {"n": 1}, 2),
+        ({"map": {"name": "user.first", "fixed": 3, "both": ["n", {"m": "n"}]}}, {"user": {"first": "bo"}, "n": 1},
+         {"name": "bo", "fixed": 3, "both": [1, {"m": 1}]}),
+        ({"map": "item * factor"}, {"items": [1, 2], "factor": 3}, [3, 6]),
+        ({"map": {"at": "index", "is": "item"}, "where": "item != 2"}, {"items": [1, 2, 3]},
+         [{"at": 0, "is": 1}, {"at": 2, "is": 3}]),
+    ],
+)  # fmt: skip
+async def test_map_puts_the_value_of_each_expression_in_its_place(config: Any, payload: JSONValue, output: Any) -> None:
+    given = await result(flow(node("a", "transform.map", config=config)), payload)
+
+    assert isinstance(given, dict)
+    assert given["output"] == output
+
+
+async def test_each_key_of_what_map_makes_is_a_port() -> None:
+    raw = flow(
+        node("a", "transform.map", config={"map": {"text": "'hi'"}}), node("b"), wires=(wire("a.text", "b.message"),)
+    )
+
+    assert await result(raw) == {"message": "hi"}
+
+
+async def test_what_map_makes_has_a_limit_however_little_memory_it_takes() -> None:
+    config = {"map": "[" + "payload, " * 100 + "1]", "max_output_bytes": 1000}
+
+    outcome = await run(flow(node("a", "transform.map", config=config)), "x" * 50)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.kind is ErrorKind.OUTPUT_EXCEEDED
+
+
 async def test_time_delay_passes_its_data_on() -> None:
     assert await result(flow(node("a", "time.delay", config={"delay_ms": 0})), {"data": [1]}) == {"data": [1]}
 

@@ -206,11 +206,129 @@ def test_a_get_request_carries_no_body() -> None:
         ({"on_error": "Stop"}, "settings.on_error", 'must be "StopWorkflow", "ContinueOnError" or'),
         ({"on_error": "RetryWorkflow"}, "settings.on_error", '{"RetryWorkflow": {"max_attempts": 1 to 100}}'),
         ({"on_error": {"RetryWorkflow": {"max_attempts": 0}}}, "settings.on_error", "1 to 100"),
-        ({"speed": 1}, "settings.speed", "allowed: max_execution_time_ms, max_parallel_nodes, on_error"),
+        ({"speed": 1}, "settings.speed", "allowed: max_execution_time_ms, max_parallel_nodes, on_error, strategy"),
+        ({"strategy": "paralel"}, "settings.strategy", 'did you mean "parallel"?'),
     ],
 )
 def test_wrong_settings_say_what_is_allowed(settings: object, path: str, message: str) -> None:
     assert message in mistakes_in(flow(node("a"), settings=settings))[path]
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "message"),
+    [
+        ({"trigger_rule": "all_sucess"}, "trigger_rule", 'did you mean "all_success"?'),
+        (
+            {"retry_policy": {"retry_on": [99]}},
+            "retry_policy.retry_on[0]",
+            "must be an HTTP status (100 to 599) or one",
+        ),
+        ({"retry_policy": {"retry_on": ["6xx"]}}, "retry_policy.retry_on[0]", "4xx, 5xx, user_error"),
+        ({"circuit_breaker": {"open_ms": 0}}, "circuit_breaker.open_ms", "must be at least 1; given 0"),
+        ({"bulkhead": {"max_concurrent": 1}}, "bulkhead.key", '"key" is missing'),
+        (
+            {"bulkhead": {"key": "x", "max_concurrent": 1, "when_full": "drop"}},
+            "bulkhead.when_full",
+            "'wait' or 'fail'",
+        ),
+        ({"cache": {}}, "cache.ttl_ms", '"ttl_ms" is missing'),
+        ({"cache": {"ttl_ms": 1, "key": "a +"}}, "cache.key", "not an expression: invalid syntax"),
+    ],
+)
+def test_a_wrong_rule_around_a_node_says_what_is_allowed(more: dict[str, object], path: str, message: str) -> None:
+    assert message in mistakes_in(flow(node("a", **more)))[f"nodes[0].{path}"]
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "message"),
+    [
+        ({}, "", 'say either "if" (branches true and false) or "cases"'),
+        ({"if": "a >"}, ".if", "not an expression"),
+        ({"cases": [{"port": "x"}]}, ".cases[0]", 'a case needs either "if" (an expression) or "equals" (a value)'),
+        ({"cases": [{"port": "x", "equals": 1}]}, "", 'a case with "equals" needs "on"'),
+        ({"cases": [{"port": "else", "if": "a"}]}, "", 'the branch "else" is named twice'),
+        ({"cases": [{"port": "taken", "if": "a"}]}, "", 'the branch "taken" is named twice, or is a name that every'),
+    ],
+)
+def test_a_wrong_branch_says_what_is_missing(config: dict[str, object], path: str, message: str) -> None:
+    assert message in mistakes_in(flow(node("a", "flow.branch", config=config)))[f"nodes[0].config{path}"]
+
+
+def test_a_connection_from_a_branch_that_does_not_exist_suggests_the_one_that_was_meant() -> None:
+    raw = flow(
+        node("pick", "flow.branch", config={"if": "n > 1"}), node("say"), wires=(wire("pick.ture", "say.message"),)
+    )
+
+    message = mistakes_in(raw)["connections[0].from_port"]
+
+    assert message == 'node "pick" has no output port "ture"; it has: true, false, taken | did you mean "true"?'
+
+
+def test_mistakes_inside_a_map_or_a_race_are_reported_with_their_whole_path() -> None:
+    inner = {"nodes": [node("x", "no.such"), code("x", memory_mb=1)]}
+    raw = flow(
+        node("each", "flow.map", config={"items": [1], "node": {"node_type": "code.javascript", "config": {"cod": 1}}}),
+        node("race", "flow.race", config={"flows": {"a": inner, "b": {"nodes": [node("y")]}}}),
+    )
+
+    assert set(mistakes_in(raw)) == {
+        "nodes[0].config.node.config.code",
+        "nodes[0].config.node.config.cod",
+        "nodes[1].config.flows.a.nodes[0].node_type",
+        "nodes[1].config.flows.a.nodes[1].id",
+        "nodes[1].config.flows.a.nodes[1].config.memory_mb",
+    }
+
+
+def test_a_ring_inside_a_map_is_found() -> None:
+    inner = {"nodes": [code("a"), code("b")], "connections": [wire("a.x", "b.x"), wire("b.x", "a.x")]}
+
+    found = mistakes_in(flow(node("each", "flow.map", config={"items": [1], "flow": inner})))
+
+    assert "the connections form a ring: a → b → a" in found["nodes[0].config.flow.connections"]
+
+
+def test_a_port_may_be_fed_twice_when_the_node_starts_without_some_of_what_feeds_it() -> None:
+    raw = flow(
+        code("a"), code("b"), node("say", trigger_rule="one_success"),
+        wires=(wire("a.x", "say.message"), wire("b.x", "say.message")),
+    )  # fmt: skip
+
+    assert len(read(raw)[0].connections) == 2
+
+
+def test_the_error_of_a_node_is_only_for_those_who_start_when_it_has_failed() -> None:
+    raw = flow(node("a"), node("say"), wires=(wire("a.error", "say.message"),))
+
+    assert mistakes_in(raw)["connections[0]"] == (
+        'port "error" of node "a" has a value only when that node has failed, and then node "say" does not start'
+        ' | give node "say" a trigger_rule: all_done, all_failed, one_failed'
+    )
+
+
+def test_a_status_that_a_node_never_fails_with_is_noted() -> None:
+    raw = flow(
+        node(
+            "a",
+            "http.request",
+            config={"url": "http://x"},
+            retry_policy={"retry_on": ["5xx"], "retry_on_timeout": False},
+        )
+    )
+
+    (note,) = read(raw)[1]
+
+    assert (note.path, note.fix) == ("nodes[0].retry_policy.retry_on", "set config.fail_on_status: true")
+
+
+def test_a_template_with_a_mistake_names_its_place() -> None:
+    found = mistakes_in(flow(node("a", "transform.map", config={"map": {"user": {"name": "first +"}}})))
+
+    assert "map.user.name: not an expression" in found["nodes[0].config.map"]
+
+
+def test_an_editors_schema_key_says_nothing_about_the_flow() -> None:
+    assert read({"$schema": "https://flo/schema.json", **flow(node("a"))})[0] == read(flow(node("a")))[0]
 
 
 def test_a_config_that_is_too_big_says_how_big_it_may_be() -> None:
