@@ -11,7 +11,9 @@ from typing import Protocol
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from dispatch.coalesce import Coalescer
 from schemas.json import JSONValue, dumps, loads
@@ -23,6 +25,8 @@ Listener = Callable[[JSONValue], None]
 #: Pause before a listener connects again, in seconds: doubles while nothing answers.
 _RECONNECT = 0.5
 _RECONNECT_MOST = 5.0
+#: Seconds without a word after which a listener asks whether Redis is still there; it has as long to answer.
+_SILENCE = 5.0
 
 
 class Topic(StrEnum):
@@ -86,8 +90,7 @@ class RedisBell:
     """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline."""
 
     def __init__(self, url: str, *, prefix: str = "flo:bell:") -> None:
-        # Pings notice a connection that is open on this side only.
-        self._redis = Redis.from_url(url, health_check_interval=15, socket_connect_timeout=5)
+        self._redis = Redis.from_url(url, health_check_interval=15, socket_connect_timeout=5, socket_timeout=5)
         self._prefix = prefix
         self._listeners: dict[Topic, list[Listener]] = defaultdict(list)
         self._out: Coalescer[tuple[Topic, JSONValue], None] = Coalescer(self._send, most=500)
@@ -128,15 +131,27 @@ class RedisBell:
                     await subscription.subscribe(*(self._prefix + topic for topic in Topic))
                     self.live = True
                     pause = _RECONNECT
-                    while True:
-                        message = await subscription.get_message(timeout=30)
-                        if message is not None:
-                            self._deliver(message["channel"].decode(), message["data"])
+                    await self._listen_to(subscription)
             except (RedisError, OSError) as error:
                 self.live = False
                 log.warning("bell.lost", error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RECONNECT_MOST)
+
+    async def _listen_to(self, subscription: PubSub) -> None:
+        """Deliver what comes. Raises when a connection is open on this side only: nothing comes, not even an answer."""
+        asked = False
+        while True:
+            message = await subscription.get_message(timeout=_SILENCE)
+            if message is None:
+                if asked:
+                    raise RedisTimeout(f"no answer for {_SILENCE:g} s")
+                asked = True
+                await subscription.ping()
+                continue
+            asked = False
+            if message["type"] == "message":
+                self._deliver(message["channel"].decode(), message["data"])
 
     def _deliver(self, channel: str, data: bytes) -> None:
         try:

@@ -113,6 +113,22 @@ def redrive(run_id: str) -> Call:
     return Call(method="POST", path=_path("dead-letters", run_id, "redrive"))
 
 
+def redrive_all(*, app: str | None, flow: str | None) -> Call:
+    return Call(method="POST", path=_path("dead-letters", "redrive"), query=_given(app=app, flow=flow))
+
+
+def discard(message_id: str) -> Call:
+    return Call(method="DELETE", path=_path("dead-letters", message_id))
+
+
+def limits(app: str) -> Call:
+    return Call(method="GET", path=_path("apps", app, "limits"))
+
+
+def put_limits(app: str, limits: JSONValue) -> Call:
+    return Call(method="PUT", path=_path("apps", app, "limits"), body=limits)
+
+
 def metrics() -> Call:
     return Call(method="GET", path="/metrics")
 

@@ -12,17 +12,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from pydantic import ValidationError
 
+from dispatch.store.dead_messages import DeadMessage
 from schemas.job import Job
 from schemas.json import loads
 from schemas.run import RunStatus
 from workers.pool import LoopPool
-
-log = structlog.get_logger()
 
 #: Seconds that worker events gather before they are sent in one message: soon enough for eyes on a dashboard.
 _EVENTS_EVERY = 0.1
@@ -63,13 +61,18 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             try:
                 job = read_job(message)
             except (ValidationError, ValueError, LookupError, TypeError) as error:
-                # Only a hint is lost: its run, if there is one, is in SQL and will be published again.
-                log.error("message.unreadable", error=str(error), body=repr(message.body)[:200])
-                message.ack()
+                # A hint at most: its run, if there is one, is in SQL and will be published again.
+                self.pool.bury(_dead(message, error), then=message.ack)
                 return
             send((job, JobReceipt(job, message, self)))
 
         return on_message
+
+
+def _dead(message: Any, error: Exception) -> DeadMessage:
+    body = message.body if isinstance(message.body, bytes) else str(message.body).encode(errors="replace")
+    lane = str(message.delivery_info.get("routing_key") or "?")
+    return DeadMessage(carrier="redis", lane=lane, body=body, reason=f"not a job ({type(error).__name__}: {error})")
 
 
 def read_job(message: Any) -> Job:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ import structlog
 from celery.concurrency.base import BasePool
 from celery.exceptions import WorkerShutdown
 
-from schemas.errors import FloError
+from dispatch.store.dead_messages import DeadMessage
+from schemas.errors import FloError, Unavailable
 from schemas.job import Job
 from workers.assembly import Assembly
 from workers.crossing import Crossing
@@ -115,6 +117,17 @@ class LoopPool(BasePool):  # type: ignore[misc]
         self.limit = limit
         if self._assembly is not None:
             self._assembly.dispatcher.concurrency = limit
+
+    def bury(self, message: DeadMessage, *, then: Callable[[], None]) -> None:
+        """Keep a message that can't be read, then call `then` in Celery's thread; called there too."""
+
+        async def keep(assembly: Assembly) -> None:
+            with contextlib.suppress(Unavailable):  # then it stays unacknowledged, and is given back at the end
+                await assembly.morgue.keep(message)
+                self.crossing.tell(then)
+
+        if self._assembly is not None:
+            self._thread.submit(keep(self._assembly))
 
     def _offer(self, parcel: Parcel) -> None:
         if self._assembly is not None:

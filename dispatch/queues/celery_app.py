@@ -25,6 +25,9 @@ register(_FAST_JSON, dumps, kombu_json.loads, content_type="application/json", c
 
 #: Seconds between checks of the connections that wait for messages: a half-open one is noticed and dropped.
 _HEALTH_CHECK = 5
+#: Longest wait for an answer that is due at once, in seconds. Without it, one half-open connection of the pool (events,
+#: batches, remote control) would hold Celery's only thread for ever: the worker would live and consume nothing.
+_ANSWER = 5
 
 LANES = tuple(str(kind) for kind in JobKind)
 
@@ -51,6 +54,7 @@ def make_celery(settings: Settings, *, transport: str | None = None) -> Celery:
             "health_check_interval": _HEALTH_CHECK,
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
+            "socket_timeout": _ANSWER,
             "retry_on_timeout": False,
         },
         # JSON only: a message can't make a worker unpickle anything.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -24,6 +25,8 @@ from dispatch.queues.redis_queue import envelope
 from schemas.errors import Unavailable
 from schemas.job import Job
 from schemas.settings import KafkaKey, Settings
+
+log = structlog.get_logger()
 
 #: Longest that one call of the port may take, in seconds.
 _PATIENCE = REQUEST_TIMEOUT_MS / 1000 + 2
@@ -61,6 +64,7 @@ class KafkaQueue:
         self._clients: _Clients | None = None
         self._topics: set[str] = set()
         self._opening = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
 
     async def publish(self, jobs: Sequence[Job]) -> None:
         if not jobs:
@@ -92,9 +96,9 @@ class KafkaQueue:
             await kafka.admin.list_topics()
 
     async def aclose(self) -> None:
-        if self._clients is not None:
-            await self._clients.stop()
-            self._clients = None
+        self._drop()
+        if self._stopping:
+            await asyncio.wait(self._stopping)
 
     def _key(self, job: Job) -> bytes:
         return (job.app if self._settings.kafka_key is KafkaKey.APP else job.run_id).encode()
@@ -106,10 +110,26 @@ class KafkaQueue:
             async with asyncio.timeout(_PATIENCE):
                 yield await self._open()
         except KAFKA_ERRORS as error:
-            if isinstance(error, KafkaError) and not error.retriable:
-                # E.g. a producer whose number the broker no longer knows: the next call begins anew.
-                await self.aclose()
+            # Topics may be what is gone.
+            self._topics.clear()
+            if not isinstance(error, KafkaError) or not error.retriable:
+                # E.g. a producer whose number the broker no longer knows, or a connection that has fallen silent: the
+                # next call begins anew.
+                self._drop()
             raise unavailable(self._settings, error) from error
+
+    def _drop(self) -> None:
+        """Let go of the clients; they take their time to stop."""
+        if self._clients is not None:
+            task = asyncio.create_task(self._clients.stop(), name="kafka clients stop")
+            self._clients = None
+            self._stopping.add(task)
+            task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._stopping.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("kafka.not_stopped", error=repr(error))
 
     async def _open(self) -> _Clients:
         async with self._opening:

@@ -30,7 +30,7 @@ class RedisQueue:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._redis = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=10, health_check_interval=15)
+        self._redis = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5, health_check_interval=15)
 
     async def publish(self, jobs: Sequence[Job]) -> None:
         lists: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ gives them back on an orderly stop. What a crash takes with it, the reaper publi
 
 from __future__ import annotations
 
+import base64
 from queue import Empty
 from typing import Any
 from uuid import uuid4
@@ -86,10 +87,7 @@ class JobChannel(stock.Channel):  # type: ignore[misc]
     def _hand_over(self, key: bytes, item: bytes) -> None:
         queue = key.decode().rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
-        payload = loads(item)
-        # Doubled hints carry the same tag, and a tag may count only once.
-        payload["properties"]["delivery_tag"] = uuid4().hex
-        self.connection._deliver(payload, queue)
+        self.connection._deliver(_payload(queue, item), queue)
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Give a message back, to the end from which it will be taken next."""
@@ -97,6 +95,27 @@ class JobChannel(stock.Channel):  # type: ignore[misc]
         name = self._q_for_pri(properties["delivery_info"]["routing_key"], properties.get("priority") or 0)
         with self.conn_or_acquire() as client:
             client.rpush(name, dumps(message._raw))
+
+
+def _payload(queue: str, item: bytes) -> dict[str, Any]:
+    """Open a message; one that is none of Celery's is handed on whole, as a body that is no job."""
+    try:
+        payload: dict[str, Any] = loads(item)
+        properties = payload["properties"]
+        read = {"body", "content-type", "content-encoding"} <= payload.keys() and "delivery_info" in properties
+    except (ValueError, LookupError, TypeError, AttributeError):
+        read = False
+    if not read:
+        payload = {
+            "body": base64.b64encode(item).decode(),
+            "content-type": "application/octet-stream",
+            "content-encoding": "binary",
+            "headers": {},
+            "properties": {"body_encoding": "base64", "delivery_info": {"exchange": "", "routing_key": queue}},
+        }
+    # Doubled hints carry the same tag, and a tag may count only once.
+    payload["properties"]["delivery_tag"] = uuid4().hex
+    return payload
 
 
 class JobTransport(stock.Transport):  # type: ignore[misc]

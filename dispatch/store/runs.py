@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, literal_column, select, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -109,7 +109,10 @@ async def list_runs(
 ) -> tuple[Sequence[RowMapping], str | None]:
     """List runs, newest first; the cursor is the id of the last one shown."""
     query = select(runs).order_by(runs.c.id.desc()).limit(limit + 1)
-    for column, wanted in ((runs.c.app, app), (runs.c.status, status), (runs.c.lane, lane), (runs.c.event, event)):
+    if status is not None:
+        # Written into the statement, so that a partial index of this status serves it.
+        query = query.where(runs.c.status == bindparam("is", status, literal_execute=True))
+    for column, wanted in ((runs.c.app, app), (runs.c.lane, lane), (runs.c.event, event)):
         if wanted is not None:
             query = query.where(column == wanted)
     if cursor is not None:
@@ -210,19 +213,35 @@ async def redrive(connection: AsyncConnection, run_id: str) -> Job | None:
         raise Conflict(
             f"run {run_id} is {row['status']}; only a dead-lettered run can be redriven: use retry for others"
         )
+    return await _redrive(connection, row)
+
+
+async def redrive_many(
+    connection: AsyncConnection, *, app: str | None, flow: str | None, died_before: datetime, most: int
+) -> list[Job]:
+    """Redrive dead-lettered runs, oldest first; those that another transaction is busy with are left to it."""
+    query = select(runs).where(runs.c.status == literal_column("'dead'"), runs.c.finished_at < died_before)
+    for column, wanted in ((runs.c.app, app), (runs.c.flow, flow)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    found = await connection.execute(query.order_by(runs.c.id).limit(most).with_for_update(skip_locked=True))
+    return [await _redrive(connection, row) for row in found.mappings().all()]
+
+
+async def _redrive(connection: AsyncConnection, row: RowMapping) -> Job:
     # The numbers of attempts go on, as they are the fence; the limit moves by as many as the run was given at first.
     allowance = row["max_attempts"] - row["attempts_before"]
     await connection.execute(
         update(runs)
-        .where(runs.c.id == run_id)
+        .where(runs.c.id == row["id"])
         .values(max_attempts=row["attempt"] + allowance, attempts_before=row["attempt"])
     )
     return await requeue_unowned(connection, row, due_at=datetime.now(UTC) + PUBLISH_GRACE)
 
 
-async def list_attempts(connection: AsyncConnection, run_id: str) -> Sequence[RowMapping]:
-    """List the tries at a run, oldest first."""
-    query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.attempt)
+async def list_attempts(connection: AsyncConnection, *run_ids: str) -> Sequence[RowMapping]:
+    """List the tries at these runs, oldest first."""
+    query = select(attempts).where(attempts.c.run_id.in_(run_ids)).order_by(attempts.c.run_id, attempts.c.attempt)
     return (await connection.execute(query)).mappings().all()
 
 

@@ -242,6 +242,7 @@ class RunRow(Table):
         # Both a heartbeat's question (by owner, of few rows) and a limit's (by app and key): one index to keep.
         Index("ix_runs_running", "app", "concurrency_key", "owner", **_where("status = 'running'")),
         Index("ix_runs_line", "app", "priority", "created_at", "id", **_where(IN_LINE)),
+        Index("ix_runs_dead", "id", **_where("status = 'dead'")),
         Index("ix_runs_key", "app", "concurrency_key", "priority", "created_at", "id", **_where(KEYED)),
     )
 

@@ -15,6 +15,7 @@ from flo.cli.doctor import doctor
 from flo.cli.hub import hub
 from flo.cli.init import init
 from flo.cli.invoke import invoke
+from flo.cli.limits import limits
 from flo.cli.logs import logs
 from flo.cli.nodes import nodes
 from flo.cli.push import push
@@ -73,6 +74,7 @@ app.add_typer(runs, name="runs", rich_help_panel=_SERVER)
 app.command(rich_help_panel=_SERVER)(logs)
 app.command(rich_help_panel=_SERVER)(schedules)
 app.command(rich_help_panel=_SERVER)(queues)
+app.command(rich_help_panel=_SERVER)(limits)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_SERVER)
 
 for _part in (processes.api, processes.scheduler, processes.worker, processes.flower):

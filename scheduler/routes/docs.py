@@ -22,7 +22,10 @@ EventName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the 
 SecretName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the secret: {_NAME_SAYS}")]
 RunId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the run's id")]
 
+MessageId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the message's id")]
+
 AppFilter = Annotated[str | None, Query(pattern=NAME, max_length=100, description="only this app's")]
+FlowFilter = Annotated[str | None, Query(pattern=NAME, max_length=200, description="only this flow's")]
 EventFilter = Annotated[str | None, Query(pattern=NAME, max_length=200, description="only those this event started")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="how many at most")]
 Cursor = Annotated[

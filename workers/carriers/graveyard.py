@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -11,6 +11,8 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import MessageSizeTooLargeError
 
 from dispatch.queues.kafka_client import KAFKA_ERRORS, connection_options, dead_topic_of
+from dispatch.store.dead_messages import DeadMessage
+from schemas.errors import Unavailable
 from schemas.settings import Settings
 from workers.carriers.backoff import Backoff
 
@@ -23,8 +25,10 @@ _CUT = 10_000
 class Graveyard:
     """Buries messages aside: the lane goes on meanwhile, but is committed only up to the first that is not buried."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keep: Callable[[DeadMessage], Awaitable[None]]) -> None:
+        """`keep` puts a message where an operator sees it without asking Kafka."""
         self._settings = settings
+        self._keep = keep
         self._producer: AIOKafkaProducer | None = None
         self._opening = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -52,13 +56,15 @@ class Graveyard:
     async def _bury(self, record: ConsumerRecord[Any, Any], reason: str, then: Callable[[], object]) -> None:
         backoff = Backoff("kafka", topic=dead_topic_of(record.topic))
         value, headers = record.value or b"", _headers(record, reason)
+        message = DeadMessage(carrier="kafka", lane=record.topic, body=value, reason=reason)
         while True:
             try:
                 producer = await self._open()
                 await producer.send_and_wait(dead_topic_of(record.topic), value, key=record.key, headers=headers)
+                await self._keep(message)
             except MessageSizeTooLargeError:
                 value, headers = value[:_CUT], [*headers, ("cut_to_bytes", str(_CUT).encode())]
-            except KAFKA_ERRORS as error:
+            except (*KAFKA_ERRORS, Unavailable) as error:
                 await backoff.wait(error, unless=self._closing)
             else:
                 then()

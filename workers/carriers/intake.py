@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
 
+from dispatch.store.dead_messages import DeadMessage
 from schemas.job import Job
 from schemas.run import RunStatus
 from workers.dispatcher import Dispatcher, Receipt
@@ -32,9 +33,18 @@ _LAST_CLAIMS = 5.0
 class Intake:
     """Offers the dispatcher one message per free slot, and keeps what came ahead."""
 
-    def __init__(self, dispatcher: Dispatcher, tell: Callable[[Job], Receipt]) -> None:
-        """`tell` makes the receipt that Celery is to hear of, for Flower and `inspect`."""
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        tell: Callable[[Job], Receipt],
+        keep: Callable[[DeadMessage], Awaitable[None]] | None = None,
+    ) -> None:
+        """`tell` makes the receipt that Celery is to hear of, for Flower and `inspect`.
+
+        `keep` puts a message that can't be read where an operator sees it.
+        """
         self._dispatcher = dispatcher
+        self._keep = keep
         self._tell = tell
         self._ahead: list[tuple[int, int, Delivery]] = []
         self._numbers = count()
@@ -52,6 +62,11 @@ class Intake:
         for delivery in deliveries:
             heapq.heappush(self._ahead, (delivery.job.priority, next(self._numbers), delivery))
         self._pump()
+
+    async def bury(self, message: DeadMessage) -> None:
+        """Keep a message that can't be read; it may be acknowledged once this returns. Raises Unavailable."""
+        if self._keep is not None:
+            await self._keep(message)
 
     def purge(self) -> None:
         """Forget the messages that are no longer this worker's."""

@@ -21,6 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from dispatch.queues.envelope import Unreadable, open_envelope
 from dispatch.queues.kafka_client import (
     KAFKA_ERRORS,
+    REQUEST_TIMEOUT_MS,
     connection_options,
     dead_topic_of,
     ensure_topics,
@@ -76,7 +77,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         self._options = connection_options(settings)
         self._topics = [topic_of(settings, queue) for queue in queues]
         self._intake = intake
-        self._graveyard = Graveyard(settings)
+        self._graveyard = Graveyard(settings, intake.bury)
         self._marks: dict[TopicPartition, Watermark] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._dirty = asyncio.Event()
@@ -125,7 +126,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._make_topics()
         session = max(_SHORTEST_SESSION_MS, int(self._settings.lease_seconds * 1000))
         consumer = AIOKafkaConsumer(
-            **{name: value for name, value in self._options.items() if name != "request_timeout_ms"},
+            **{**self._options, "request_timeout_ms": session + REQUEST_TIMEOUT_MS},
             group_id=self._settings.kafka_consumer_group,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -170,15 +171,19 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]
             consumer.resume(*(consumer.paused() & consumer.assignment()))
             found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=room)
             for partition, records in found.items():
-                self._take(self._marks.get(partition), records)
+                self._take(partition, records)
 
-    def _take(self, mark: Watermark | None, records: list[ConsumerRecord[Any, Any]]) -> None:
-        if mark is None:
+    def _take(self, partition: TopicPartition, records: list[ConsumerRecord[Any, Any]]) -> None:
+        if (mark := self._marks.get(partition)) is None:
             return  # revoked in between
         deliveries = []
         for record in records:
             if not mark.deliver(record.offset):
-                continue
+                # Offsets never go back within one log: the topic was deleted and made anew.
+                log.warning("kafka.log_began_anew", topic=partition.topic, partition=partition.partition)
+                mark = self._marks[partition] = Watermark()
+                mark.deliver(record.offset)
+                self._committed.pop(partition, None)
             try:
                 job = open_envelope(record.value or b"")
             except Unreadable as error:

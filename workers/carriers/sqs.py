@@ -14,6 +14,7 @@ import structlog
 from dispatch.coalesce import Coalescer
 from dispatch.queues.envelope import Unreadable, open_envelope
 from dispatch.queues.sqs_client import BATCH, Entry, SqsClient
+from dispatch.store.dead_messages import DeadMessage
 from schemas.errors import Unavailable
 from schemas.job import Job
 from schemas.settings import Settings
@@ -131,6 +132,8 @@ class SqsSource:
         log.error("message.unreadable", queue=queue, kept_in=dead, error=reason)
         try:
             refused = await self._client.send(queue, [entry], dead=True)
+            body = message["Body"].encode(errors="replace")
+            await self._intake.bury(DeadMessage(carrier="sqs", lane=queue, body=body, reason=reason))
         except Unavailable as error:
             log.warning("message.not_buried", queue=queue, error=str(error))
             return

@@ -58,7 +58,9 @@ class CarriedPool(LoopPool):
     async def _open_source(self, consumer: JobConsumer) -> Source:
         if self._assembly is None:
             raise FloError("the worker is not open")
-        self._intake = Intake(self._assembly.dispatcher, lambda job: CarriedReceipt(job, consumer))
+        self._intake = Intake(
+            self._assembly.dispatcher, lambda job: CarriedReceipt(job, consumer), self._assembly.morgue.keep
+        )
         source = self.open_source(self._intake)
         await source.start()
         return source

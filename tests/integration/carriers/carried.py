@@ -14,6 +14,7 @@ from dispatch.feed import Feed
 from dispatch.outbox import Publisher
 from dispatch.queues.celery_app import control_url
 from dispatch.queues.choose import open_queue
+from dispatch.store.dead_messages import list_messages
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.settings import Settings, load_settings
@@ -62,6 +63,13 @@ async def open_carried(carrier: Carrier, document: dict[str, Any] | None = None,
         await queue.aclose()
         await bell.aclose()
         await store.aclose()
+
+
+async def dead_bodies(lane: Lane) -> set[bytes]:
+    """Read the messages that were kept because nobody could read them."""
+    async with lane.store.read() as connection:
+        kept, _ = await list_messages(connection, after=None, limit=100)
+    return {bytes(row["body"]) for row in kept}
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:

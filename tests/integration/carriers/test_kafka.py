@@ -20,7 +20,7 @@ from schemas.job import Job, JobKind
 from schemas.run import EventType
 from tests import servers
 from tests.carriers import environment, kafka_environment
-from tests.integration.carriers.carried import SHORT, Carrier, open_carried, until
+from tests.integration.carriers.carried import SHORT, Carrier, dead_bodies, open_carried, until
 from tests.integration.workers.worker_process import PATIENCE, Lane, WorkerProcess
 
 #: One app's runs go to all partitions.
@@ -80,6 +80,11 @@ async def test_an_unreadable_message_stops_nothing_and_is_kept_with_its_reason(
     assert run["status"] == "succeeded"
     assert worker.process.poll() is None
     assert {record.value for record in kept} == set(forged)
+
+    async def all_are_in_sql() -> bool:
+        return await dead_bodies(lane) == set(forged)
+
+    await until(all_are_in_sql)
     assert {dict(record.headers)["topic"] for record in kept} == {topic.encode()}
     assert all(dict(record.headers)["reason"] for record in kept)
 

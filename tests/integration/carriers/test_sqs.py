@@ -17,7 +17,7 @@ from scheduler.relay import relay
 from schemas.job import Job, JobKind
 from tests import servers
 from tests.carriers import CREDENTIALS, environment
-from tests.integration.carriers.carried import Carrier, open_carried, until
+from tests.integration.carriers.carried import Carrier, dead_bodies, open_carried, until
 from tests.integration.workers.worker_process import Lane, WorkerProcess
 
 
@@ -81,6 +81,7 @@ async def test_an_unreadable_message_stops_nothing_and_is_kept_with_its_reason(
     assert run["status"] == "succeeded"
     assert worker.process.poll() is None
     assert all(kept.values())
+    assert await dead_bodies(lane) == {body.encode() for body in forged}
 
 
 async def test_a_server_that_lost_every_queue_loses_no_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from schemas.job import Job, JobKind
 from schemas.run import EventType
 from schemas.run import Lane as LaneName
 from tests import servers
+from tests.integration.carriers.carried import dead_bodies, until
 from tests.integration.workers.worker_process import Lane, WorkerProcess, open_lane
 
 WAITING = {
@@ -66,19 +67,26 @@ async def test_a_worker_group_takes_its_own_lane_only(
     assert await lane.queue.depth("flow") == 1, plain
 
 
-async def test_an_unreadable_message_stops_nothing(lane: Lane, worker: WorkerProcess, redis_url: str) -> None:
+async def test_an_unreadable_message_stops_nothing_and_is_kept(
+    lane: Lane, worker: WorkerProcess, redis_url: str
+) -> None:
     job = Job(kind=JobKind.FLOW, run_id="run_x", app="shop")
     good = envelope(job)
     forged = [
         good.replace("run_id", "ran_id"),
         good.replace('"flo.flow"', '"flo.webhook"'),
-        good.replace('"content-type":"application/json"', '"content-type":"application/x-python-serialize"'),
+        '{"neither": "of Celery"}',
+        b"\xff\xfe nor JSON",
     ]
     with redis.Redis.from_url(redis_url) as broker:
         broker.lpush("flow", *forged)
 
     run = await lane.ended(await lane.send())
 
+    async def all_are_kept() -> bool:
+        return len(await dead_bodies(lane)) == len(forged)
+
+    await until(all_are_kept)
     assert run["status"] == "succeeded"
     assert worker.process.poll() is None
 

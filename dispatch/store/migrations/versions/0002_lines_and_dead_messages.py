@@ -23,6 +23,7 @@ def upgrade() -> None:
     _partial_index("ix_runs_running", ["app", "concurrency_key", "owner"], _RUNNING)
     _partial_index("ix_runs_line", ["app", "priority", "created_at", "id"], _IN_LINE)
     _partial_index("ix_runs_key", ["app", "concurrency_key", "priority", "created_at", "id"], _KEYED)
+    _partial_index("ix_runs_dead", ["id"], "status = 'dead'")
     op.create_table(
         "app_starts",
         sa.Column("app", sa.String(length=100), nullable=False),
@@ -47,7 +48,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("dead_messages")
     op.drop_table("app_starts")
-    for name in ("ix_runs_key", "ix_runs_line", "ix_runs_running"):
+    for name in ("ix_runs_dead", "ix_runs_key", "ix_runs_line", "ix_runs_running"):
         op.drop_index(name, table_name="runs")
     op.drop_column("outbox", "called")
     op.drop_column("runs", "called_at")
