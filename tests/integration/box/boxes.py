@@ -39,10 +39,11 @@ def python(
 
 
 def command(*argv: str, stdin: bytes = b"", files: dict[str, bytes] | None = None, collect: tuple[str, ...] = (),
-            env: dict[str, str] | None = None, egress: Egress = NO_EGRESS, **changes: Any) -> CommandOrder:  # fmt: skip
+            env: dict[str, str] | None = None, cwd: str = "", egress: Egress = NO_EGRESS,
+            **changes: Any) -> CommandOrder:  # fmt: skip
     return CommandOrder(
         argv=argv, app="tests", limits=limits(**changes), stdin=stdin, files=files or {}, collect=collect,
-        env=env or {}, egress=egress,
+        env=env or {}, cwd=cwd, egress=egress,
     )  # fmt: skip
 
 
