@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from v8_running import Heard, error_of, order, value_of
 
 from schemas.outcome import ErrorKind
+from tests.code_runs import Heard, error_of, order, value_of
 from workers.sandboxes.base import CodeReturned
 from workers.sandboxes.v8 import V8Pool
 

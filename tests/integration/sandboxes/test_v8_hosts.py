@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from v8_running import (
+
+from schemas.errors import Unavailable
+from schemas.outcome import ErrorKind
+from tests.code_runs import (
     ENDLESS,
     HOST_KILLER,
     SHORT,
@@ -26,9 +29,6 @@ from v8_running import (
     start_worker,
     value_of,
 )
-
-from schemas.errors import Unavailable
-from schemas.outcome import ErrorKind
 from workers.sandboxes.base import CodeFailed, CodeReturned
 from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.v8 import V8Pool
@@ -175,8 +175,8 @@ async def test_closing_twice_is_harmless_and_a_closed_pool_refuses_runs() -> Non
 async def test_hosts_end_when_their_worker_is_killed_even_in_an_endless_loop(jail: str) -> None:
     program = f"""
 import asyncio, sys
-sys.path[:0] = {[str(Path.cwd()), str(Path(__file__).parent)]!r}
-from v8_running import ENDLESS, WAITING, order
+sys.path.insert(0, {str(Path.cwd())!r})
+from tests.code_runs import ENDLESS, WAITING, order
 from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.v8 import V8Pool
 async def main():

@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from v8_running import HOST_KILLER, Heard, alive, death_of, error_of, order, run, start_worker, value_of
 
 from schemas.outcome import ErrorKind
+from tests.code_runs import HOST_KILLER, Heard, alive, death_of, error_of, order, run, start_worker, value_of
 from tests.integration.box.boxes import WAYS, assert_clean, children, ignore_output, opened
 from workers.sandboxes.base import CodeReturned
 from workers.sandboxes.box.base import BoxLimits, Exited, ProgramOrder
@@ -112,8 +112,8 @@ async def test_open_v8_runs_hosts_as_they_are_where_no_box_works(monkeypatch: py
 async def test_jailed_hosts_end_when_their_worker_is_killed() -> None:
     program = f"""
 import asyncio, sys
-sys.path[:0] = {[str(REPOSITORY), str(Path(__file__).parent)]!r}
-from v8_running import ENDLESS, WAITING, order
+sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.code_runs import ENDLESS, WAITING, order
 from workers.sandboxes.v8.open import open_v8
 async def main():
     pool = await open_v8(hosts=1)

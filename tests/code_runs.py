@@ -14,10 +14,9 @@ from typing import IO
 
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import RunError
-from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
+from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned, CodeSandbox
 from workers.sandboxes.node.jail import HostProcess, Jail, NoJail
 from workers.sandboxes.node.program import HostProgram
-from workers.sandboxes.v8 import V8Pool
 
 #: Long enough for a loaded machine: tests of the time limit give their own.
 PATIENT = timedelta(seconds=60)
@@ -100,18 +99,18 @@ class Heard:
             await self._news.wait()
 
 
-async def run(pool: V8Pool, wanted: CodeOrder) -> CodeOutcome:
-    return await pool.run(wanted, lambda level, message: None)
+async def run(sandbox: CodeSandbox, wanted: CodeOrder) -> CodeOutcome:
+    return await sandbox.run(wanted, lambda level, message: None)
 
 
-async def value_of(pool: V8Pool, source: str, inputs: Mapping[str, JSONValue] | None = None) -> JSONValue:
-    outcome = await run(pool, order(source, inputs))
+async def value_of(sandbox: CodeSandbox, source: str, inputs: Mapping[str, JSONValue] | None = None) -> JSONValue:
+    outcome = await run(sandbox, order(source, inputs))
     assert isinstance(outcome, CodeReturned), outcome
     return outcome.value
 
 
-async def error_of(pool: V8Pool, wanted: CodeOrder | str) -> RunError:
-    outcome = await run(pool, order(wanted) if isinstance(wanted, str) else wanted)
+async def error_of(sandbox: CodeSandbox, wanted: CodeOrder | str) -> RunError:
+    outcome = await run(sandbox, order(wanted) if isinstance(wanted, str) else wanted)
     assert isinstance(outcome, CodeFailed), outcome
     return outcome.error
 
