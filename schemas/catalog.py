@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
+from schemas.custom import installed_nodes
+from schemas.flow import FlowDocument
 from schemas.nodes.branch import FLOW_BRANCH
 from schemas.nodes.code import CODE_JAVASCRIPT, CODE_TYPESCRIPT
 from schemas.nodes.control import RESPOND, TIME_DELAY
@@ -16,16 +18,17 @@ from schemas.nodes.inner import FLOW_MAP, FLOW_RACE
 from schemas.nodes.python import CODE_PYTHON
 from schemas.nodes.sandbox import SANDBOX_EXEC
 from schemas.nodes.shell import SHELL_EXEC
-from schemas.nodes.spec import NodeType
+from schemas.nodes.spec import NodeConfig, NodeType
 from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY, TRANSFORM_MAP
 from schemas.nodes.zypi import ZYPI_EXEC
-from schemas.npm import NO_PACKAGES, NpmAllow
+from schemas.npm import ANY_PACKAGE, NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 BUILT_IN = (
     CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, HTTP_REQUEST, JSON_PARSE,
     JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, TIME_DELAY, DEBUG_LOG, RESPOND,
 )  # fmt: skip
+_ANY_PACKAGE_MODES = frozenset({ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS})
 #: A place where no hub package ever is.
 NO_HUB = HubShelf(Path("/dev/null"))
 
@@ -43,7 +46,8 @@ class Catalog(Mapping[str, NodeType]):
     ) -> None:
         self._types = {node_type.type: node_type for node_type in types}
         self.mode = mode
-        self.npm = npm
+        #: What the operator lets isolates have.
+        self._npm = npm
         self.hub = hub
 
     def __getitem__(self, name: str) -> NodeType:
@@ -58,6 +62,26 @@ class Catalog(Mapping[str, NodeType]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    @property
+    def npm(self) -> NpmAllow:
+        """The packages that code may import: any, where it runs in Node and the wall is elsewhere or nowhere."""
+        return ANY_PACKAGE if self.mode in _ANY_PACKAGE_MODES else self._npm
+
+    def used_by(self, document: FlowDocument) -> Iterator[tuple[str, NodeType]]:
+        """Name each node of a valid document with its type; those of flows inside a node under that node's id."""
+        for node in document.nodes:
+            node_type = self.get(node.node_type)
+            if node_type is None:
+                continue
+            yield node.id, node_type
+            if node_type.config.inner_flows is not NodeConfig.inner_flows:
+                for inner in node_type.config.model_validate(node.config).inner_flows().values():
+                    yield from ((node.id, used) for _, used in self.used_by(inner))
+
+    def in_mode(self, mode: ExecutionMode) -> Catalog:
+        """Give the same node types as another mode allows them."""
+        return Catalog(self._types.values(), mode=mode, npm=self._npm, hub=self.hub)
+
     def list(self) -> tuple[NodeType, ...]:
         """List the types, by name."""
         return tuple(self[name] for name in sorted(self))
@@ -69,5 +93,6 @@ def load_catalog(
     npm: NpmAllow = NO_PACKAGES,
     hub: Path | None = None,
 ) -> Catalog:
-    """Gather the built-in node types, and those that are installed in the folder `hub`."""
-    return Catalog(BUILT_IN, mode=mode, npm=npm, hub=HubShelf(hub) if hub is not None else NO_HUB)
+    """Gather the built-in node types, those of installed packages, and those in the folder `hub`."""
+    types = (*BUILT_IN, *(node.type for node in installed_nodes()))
+    return Catalog(types, mode=mode, npm=npm, hub=HubShelf(hub) if hub is not None else NO_HUB)

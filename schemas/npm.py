@@ -145,3 +145,6 @@ def _padded(numbers: tuple[int, ...]) -> Triple:
 def _after(numbers: tuple[int, ...]) -> Triple:
     """Give the first version after all that begin with these numbers."""
     return _padded((*numbers[:-1], numbers[-1] + 1)) if numbers else _END
+
+
+ANY_PACKAGE = NpmAllow.parse("*")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from schemas.outcome import Outcome
 from workers.engine.drive import run_flow
+from workers.engine.hooks import Hook
 from workers.engine.registry import BUILT_IN, Registry
+from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.nodes.node import NodeTools
@@ -15,9 +17,13 @@ from workers.nodes.node import NodeTools
 class InlineExecutor:
     """The engine itself. `tools_for` makes what the nodes of one attempt may use."""
 
-    def __init__(self, tools_for: Callable[[RunOrder], NodeTools], *, registry: Registry = BUILT_IN) -> None:
+    def __init__(
+        self, tools_for: Callable[[RunOrder], NodeTools], *, registry: Registry = BUILT_IN, hooks: Sequence[Hook] = ()
+    ) -> None:
         self._tools_for = tools_for
         self._registry = registry
+        self._hooks = hooks
+        self._shared = Shared()
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         return await run_flow(
@@ -27,6 +33,8 @@ class InlineExecutor:
             events=events,
             past=order.past,
             registry=self._registry,
+            shared=self._shared,
+            hooks=self._hooks,
         )
 
     async def aclose(self) -> None:

@@ -128,14 +128,11 @@ def mode_of(order: RunOrder, limits: AppLimits, settings: Settings) -> Execution
 
 def refusals(document: FlowDocument, catalog: Catalog, mode: ExecutionMode) -> Iterator[RunError]:
     """List the nodes that this mode does not allow."""
-    for node in document.nodes:
-        known = catalog.get(node.node_type)
-        if known is not None and mode not in known.modes:
-            modes = " or ".join(sorted(known.modes))
-            message = (
-                f"{node.node_type} is not allowed in execution mode {mode}; it runs with FLO_EXECUTION_MODE={modes}"
-            )
-            yield RunError(kind=ErrorKind.FORBIDDEN, message=message, node_id=node.id)
+    for node_id, used in catalog.used_by(document):
+        if mode not in used.modes:
+            modes = " or ".join(sorted(used.modes))
+            message = f"{used.type} is not allowed in execution mode {mode}; it runs with FLO_EXECUTION_MODE={modes}"
+            yield RunError(kind=ErrorKind.FORBIDDEN, message=message, node_id=node_id)
 
 
 def _stronger(one: ExecutionMode, other: ExecutionMode) -> ExecutionMode:

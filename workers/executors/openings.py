@@ -9,9 +9,9 @@ from functools import partial
 
 import structlog
 
-from schemas.errors import Unavailable
-from schemas.npm import NpmAllow
+from schemas.npm import ANY_PACKAGE
 from schemas.settings import ExecutionMode, Settings
+from workers.engine.plugins import load_hooks
 from workers.engine.registry import HubRegistry
 from workers.executors.base import Executor, RunOrder
 from workers.executors.boxed.desk import Services
@@ -28,7 +28,9 @@ from workers.preparation.preparer import CachingPreparer
 from workers.sandboxes.base import CodeSandbox
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.open import open_box
+from workers.sandboxes.box.plain import open_plain
 from workers.sandboxes.commands import CommandSandbox, NoBox
+from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8.open import open_v8
 
 log = structlog.get_logger()
@@ -65,7 +67,12 @@ class Openings:
             danger="code of flows runs with this worker's own rights: it can read its keys and end it",
             fix="never where anyone else may push flows; unset FLO_EXECUTION_MODE for a sandbox",
         )
-        raise Unavailable("no plain Node yet")
+        code = PlainNodePool(hosts=self._settings.v8_hosts)
+        await code.start()
+        self._closing.append(code.aclose)
+        box = await open_plain()
+        self._closing.append(box.aclose)
+        return self._inline(code, box, self._preparer("node"))
 
     async def _code_only(self) -> Executor:
         code = await open_v8(hosts=self._settings.v8_hosts)
@@ -97,7 +104,7 @@ class Openings:
                 attempt=order.attempt, inline_http_cap=cap, egress=order.egress,
             )  # fmt: skip
 
-        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub))
+        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub), hooks=load_hooks())
 
     def _supply(self, boxes: NamespaceBox, mode: ExecutionMode, services: Services, ready: int) -> BoxSupply:
         return BoxSupply(partial(make_engine_box, boxes, mode, self._terms(), services), ready=ready)
@@ -108,7 +115,7 @@ class Openings:
 
     def _preparer(self, platform: Platform) -> CachingPreparer:
         """Prepare code for isolates, which get the packages that the operator allows, or for Node, which gets any."""
-        allow = NpmAllow.parse("*") if platform == "node" else self._settings.npm
+        allow = ANY_PACKAGE if platform == "node" else self._settings.npm
         preparer = CachingPreparer.open(self._settings, platform=platform, allow=allow)
         self._closing.append(preparer.aclose)
         return preparer

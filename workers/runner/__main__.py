@@ -19,7 +19,7 @@ from schemas.errors import FloError, Invalid, Problem
 from schemas.flow import FlowDocument
 from schemas.json import JSONValue, loads
 from schemas.run import RunStatus, RunView
-from schemas.settings import Settings, load_settings
+from schemas.settings import ExecutionMode, Settings, load_settings
 from schemas.validation import read_document
 from workers.runner.local import run_here
 from workers.runner.protocol import OK, RUN_FAILED, USERS_MISTAKE, invalid, valid, write_line
@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     machine: bool = given.json or getattr(given, "events", False)
     try:
         settings = load_settings()
-        catalog = load_catalog(settings.mode, npm=settings.npm, hub=settings.hub)
+        # Where no mode is named, what a file needs decides what is opened, and what can't be says so.
+        mode = settings.execution_mode or ExecutionMode.SANDBOX_CODE_AND_PROCESS
+        catalog = load_catalog(mode, npm=settings.npm, hub=settings.hub)
         match given.command:
             case "run":
                 return _run(given, settings, catalog, machine=machine)
@@ -87,7 +89,7 @@ def _run(given: argparse.Namespace, settings: Settings, catalog: Catalog, *, mac
     if not machine:
         _print_notes(notes)
     payload = _payload(given.input)
-    view = asyncio.run(_run_until_stopped(document, payload, settings, printing=given.events))
+    view = asyncio.run(_run_until_stopped(document, payload, settings, catalog, printing=given.events))
     if machine:
         write_line(view)
     else:
@@ -96,9 +98,9 @@ def _run(given: argparse.Namespace, settings: Settings, catalog: Catalog, *, mac
 
 
 async def _run_until_stopped(
-    document: FlowDocument, payload: JSONValue, settings: Settings, *, printing: bool
+    document: FlowDocument, payload: JSONValue, settings: Settings, catalog: Catalog, *, printing: bool
 ) -> RunView:
-    run = asyncio.ensure_future(run_here(document, payload, settings, printing=printing))
+    run = asyncio.ensure_future(run_here(document, payload, settings, catalog, printing=printing))
     for signal_ in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signal_, run.cancel)
     return await run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,14 +15,19 @@ from typing import Protocol
 import httpx
 import structlog
 
+from schemas.settings import ExecutionMode
 from workers.engine.registry import HubRegistry, Registry
 from workers.nodes.node import NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
 from workers.runner.asks import AskedBox, AskedPreparer, Asks
 from workers.sandboxes.base import CodeOrder, CodeOutcome, CodeSandbox, OnLog
+from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome
+from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.egress import Egress
+from workers.sandboxes.box.plain import open_plain
 from workers.sandboxes.node.jail import NoJail
+from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8 import V8Pool
 
 
@@ -30,6 +36,8 @@ class Inside:
     """Everything that the runs of one box share."""
 
     code: StartedLater
+    #: Where commands and Python run as children of this process; None where each gets a fresh box from the worker.
+    here: StartedPlain | None
     http: httpx.AsyncClient
     registry: Registry
 
@@ -43,7 +51,7 @@ class Inside:
             attempt=order["attempt"],
             inline_http_cap=timedelta(seconds=order["inline_http_cap"]),
             preparer=AskedPreparer(asks, run),
-            box=AskedBox(asks, run),
+            box=self.here or AskedBox(asks, run),
             egress=Egress(reach=order["reach"], hosts=tuple(order["hosts"])),
         )
 
@@ -55,13 +63,30 @@ async def open_inside(*, mode: str, hub: str, proxy: str, with_code: bool) -> As
     `with_code` starts the place for code at once, though nothing waits for it.
     """
     _log_to_stderr()
+    # A box that is one run's own is all the wall that its code needs; where an app's runs share one, code has its own.
+    single_use = mode == ExecutionMode.SANDBOX_PROCESS
     async with AsyncExitStack() as opened:
-        code = StartedLater(V8Pool(hosts=1, jail=NoJail(prefix=())))  # the box is its jail, and dies with its worker
+        code = StartedLater(_code_sandbox(single_use))
         opened.push_async_callback(code.aclose)
+        here = StartedPlain(_environment()) if single_use else None
+        if here is not None:
+            opened.push_async_callback(here.aclose)
         if with_code:
             code.start_soon()
         http = await opened.enter_async_context(open_proxied_client(proxy))
-        yield Inside(code=code, http=http, registry=HubRegistry(Path(hub)))
+        yield Inside(code=code, here=here, http=http, registry=HubRegistry(Path(hub)))
+
+
+def _code_sandbox(single_use: bool) -> _Startable:
+    """No prefix: the box dies with its worker, and all in it."""
+    if single_use:
+        return PlainNodePool(hosts=1, prefix=(), env=_environment(), cwd=Path("/work"))
+    return V8Pool(hosts=1, jail=NoJail(prefix=()))
+
+
+def _environment() -> dict[str, str]:
+    """What programs in this box find: what the box has, the way out among it."""
+    return dict(os.environ)
 
 
 class _Startable(CodeSandbox, Protocol):
@@ -93,6 +118,29 @@ class StartedLater:
         if self._starting is None:
             self._starting = asyncio.create_task(self._sandbox.start(), name="code sandbox")
         return self._starting
+
+
+class StartedPlain:
+    """A place for plain processes in this box, opened when the first is wanted."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._opening: asyncio.Task[NamespaceBox] | None = None
+
+    async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
+        return await (await self._open()).run(order, on_output)
+
+    async def run_python(self, order: PythonOrder, on_output: OnOutput) -> PythonOutcome:
+        return await (await self._open()).run_python(order, on_output)
+
+    async def aclose(self) -> None:
+        if self._opening is not None:
+            await (await self._opening).aclose()
+
+    async def _open(self) -> NamespaceBox:
+        if self._opening is None:
+            self._opening = asyncio.create_task(open_plain(environment=self._environment), name="plain place")
+        return await asyncio.shield(self._opening)
 
 
 def _log_to_stderr() -> None:
