@@ -59,7 +59,7 @@ def check_inputs(node_type: NodeType, inputs: Mapping[str, JSONValue]) -> None:
                     f'missing required input "{port.name}" ({port.description}) was not given',
                     port=port.name,
                 )
-        elif port.type != "any" and json_type(inputs[port.name]) not in _ACCEPTED[port.type]:
+        elif port.type != "any" and json_type(inputs[port.name]) not in ACCEPTED[port.type]:
             value = inputs[port.name]
             raise node_error(
                 ErrorKind.INVALID_INPUT,
@@ -85,7 +85,7 @@ _NAMES = {
     tuple: "array",
     dict: "object",
 }
-_ACCEPTED = {
+ACCEPTED = {
     "string": {"string"},
     "number": {"number", "integer"},
     "integer": {"integer"},

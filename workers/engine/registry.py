@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from schemas.catalog import BUILT_IN as BUILT_IN_TYPES
+from schemas.custom import installed_nodes
 from schemas.nodes.hub import HubShelf
 from schemas.nodes.spec import NodeType
 from workers.nodes.branch import Branch
@@ -60,10 +61,12 @@ BUILT_IN: Registry = MappingProxyType(
 
 
 class HubRegistry(Mapping[str, Registered]):
-    """The built-in node types, and the hub packages in a folder as they are now."""
+    """The built-in node types, those of installed packages, and the hub packages in a folder as they are now."""
 
     def __init__(self, folder: Path, *, built_in: Registry = BUILT_IN) -> None:
-        self._built_in = built_in
+        """Raises SettingsError for an installed package that brings something else than node types."""
+        custom = {node.type.type: Registered(node.type, node.work()) for node in installed_nodes()}
+        self._built_in = {**custom, **built_in}
         self._shelf = HubShelf(folder)
         self._hub: dict[str, Registered] = {}
 
