@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import Connection, and_, bindparam, delete, select, update
 
 from dispatch.coalesce import Coalescer
 from dispatch.queues.base import Queue
-from dispatch.store.runs import mark_published, outbox
+from dispatch.store.runs import note_published, outbox
 from dispatch.store.session import Store
+from dispatch.store.tables import Instant
 from dispatch.store.writer import RunWriter
 from schemas.errors import FloError
 from schemas.job import Job
@@ -24,6 +27,8 @@ log = structlog.get_logger()
 RECEIPT_LINGER = timedelta(milliseconds=100)
 #: Jobs that the relay sends in one go.
 RELAY_BATCH = 500
+#: How long the relay keeps a batch to itself. One whose relay died in between is sent after this.
+RELAY_LEASE = timedelta(seconds=30)
 
 
 class Publisher:
@@ -73,14 +78,49 @@ class Publisher:
 async def relay_due(store: Store, queue: Queue, *, now: datetime | None = None) -> int:
     """Publish the jobs that are due in the outbox, oldest first; answer how many.
 
-    A crash between publish and delete sends them again, which claims drop. Raises Unavailable when the broker is away.
+    Each batch is taken for a while, in SQL: another replica's relay passes over it, and no lock is held while the
+    broker is spoken to. A crash between publish and delete sends the batch again later, which claims drop. Raises
+    Unavailable when the broker is away.
     """
     now = now or datetime.now(UTC)
-    query = select(outbox.c.job).where(outbox.c.due_at <= now).order_by(outbox.c.due_at).limit(RELAY_BATCH)
-    async with store.read() as connection:
-        jobs = [Job.model_validate(row.job) for row in await connection.execute(query)]
+    until = now + RELAY_LEASE
+    jobs = await store.transact(partial(_take_due, now=now, until=until))
     if not jobs:
         return 0
-    await queue.publish(jobs)
-    await store.transact(lambda connection: mark_published(connection, jobs))
+    try:
+        await queue.publish(jobs)
+    except FloError:
+        await store.transact(partial(_give_back, jobs=jobs, until=until, now=now))
+        raise
+    await store.transact(partial(_delete_sent, jobs=jobs, until=until))
     return len(jobs)
+
+
+def _take_due(connection: Connection, *, now: datetime, until: datetime) -> list[Job]:
+    query = select(outbox.c.run_id, outbox.c.attempt, outbox.c.job).where(outbox.c.due_at <= now)
+    locked = query.order_by(outbox.c.due_at).limit(RELAY_BATCH).with_for_update(skip_locked=True)
+    jobs = [Job.model_validate(row.job) for row in connection.execute(locked)]
+    if jobs:
+        connection.execute(_TAKE, [{**row, "until": until} for row in _named(jobs)])
+    return jobs
+
+
+def _give_back(connection: Connection, *, jobs: Sequence[Job], until: datetime, now: datetime) -> None:
+    connection.execute(_MOVE, [{**row, "until": until, "at": now} for row in _named(jobs)])
+
+
+def _delete_sent(connection: Connection, *, jobs: Sequence[Job], until: datetime) -> None:
+    connection.execute(_DELETE, [{**row, "until": until} for row in _named(jobs)])
+    note_published(connection, jobs)
+
+
+def _named(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    return [{"run": job.run_id, "number": job.attempt} for job in jobs]
+
+
+_ROW = and_(outbox.c.run_id == bindparam("run"), outbox.c.attempt == bindparam("number"))
+#: The row as it was taken: one that was written anew meanwhile is due at another time, and stays.
+_TAKEN = and_(_ROW, outbox.c.due_at == bindparam("until", type_=Instant()))
+_TAKE = update(outbox).where(_ROW).values(due_at=bindparam("until"))
+_MOVE = update(outbox).where(_TAKEN).values(due_at=bindparam("at"))
+_DELETE = delete(outbox).where(_TAKEN)

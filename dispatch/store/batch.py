@@ -117,9 +117,7 @@ def _accept(connection: Connection, asked: list[tuple[int, Accept]], answers: An
     if again:
         # The connection may have gone after the commit and before its receipt: then these rows are already there.
         there = set(connection.scalars(_THERE, {"ids": [one.new.id for _, one in asked]}))
-        answers.update(
-            {index: Accepted(one.new.id, True, one.new.job()) for index, one in asked if one.new.id in there}
-        )
+        answers.update({index: _created(one) for index, one in asked if one.new.id in there})
         asked = [(index, one) for index, one in asked if index not in answers]
     known = _known_keys(connection, [one.new for _, one in asked])
     fresh: list[Accept] = []
@@ -130,8 +128,7 @@ def _accept(connection: Connection, asked: list[tuple[int, Accept]], answers: An
             if one.new.idempotency_key is not None:
                 known[key] = (one.new.id, one.new.request_hash)
             fresh.append(one)
-            later = one.new.run_at is not None and one.new.run_at > datetime.now(UTC)
-            answers[index] = Accepted(one.new.id, True, None if later or one.tracked_only else one.new.job())
+            answers[index] = _created(one)
         elif earlier[1] != one.new.request_hash:
             answers[index] = Conflict(
                 f"Idempotency-Key {one.new.idempotency_key!r} came before with another request (run {earlier[0]}); "
@@ -141,6 +138,11 @@ def _accept(connection: Connection, asked: list[tuple[int, Accept]], answers: An
             answers[index] = Accepted(earlier[0], False, None)
     put_runs(connection, [one.new for one in fresh if not one.tracked_only])
     put_runs(connection, [one.new for one in fresh if one.tracked_only], tracked_only=True)
+
+
+def _created(one: Accept) -> Accepted:
+    later = one.new.run_at is not None and one.new.run_at > datetime.now(UTC)
+    return Accepted(one.new.id, True, None if later or one.tracked_only else one.new.job())
 
 
 _THERE = select(runs.c.id).where(runs.c.id.in_(bindparam("ids", expanding=True)))

@@ -251,6 +251,11 @@ def mark_published(connection: Connection, jobs: Sequence[Job]) -> None:
     A call to a run in line is not theirs: it was written after they were sent, and is the relay's to send.
     """
     connection.execute(_DELETE_SENT, [{"run": job.run_id, "number": job.attempt} for job in jobs])
+    note_published(connection, jobs)
+
+
+def note_published(connection: Connection, jobs: Sequence[Job]) -> None:
+    """Note that the broker has these jobs."""
     connection.execute(_MARK_PUBLISHED, {"ids": [job.run_id for job in jobs], "at": datetime.now(UTC)})
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import update
 
 from dispatch.leases import Leadership, WorkerIdentity, WorkerLease, workers
-from dispatch.outbox import RELAY_BATCH, Publisher, relay_due
+from dispatch.outbox import RELAY_BATCH, RELAY_LEASE, Publisher, relay_due
 from dispatch.queues.memory import MemoryQueue
 from dispatch.store.release import request_cancel
 from dispatch.store.runs import insert_runs, list_attempts, read_run, runs
@@ -15,6 +17,8 @@ from dispatch.store.writer import RunWriter
 from scheduler.reaper import reap_lost, republish_vanished
 from scheduler.relay import relay
 from schemas.errors import Unavailable
+from schemas.job import Job
+from schemas.outcome import Retry
 from tests.making import new_run
 
 LEASE = timedelta(seconds=10)
@@ -218,3 +222,85 @@ async def test_a_duty_passes_on_when_its_holder_lets_go(store: Store) -> None:
     await one.release(["tick"])
 
     assert await two.hold("tick")
+
+
+async def test_two_relays_side_by_side_publish_nothing_twice(
+    store: Store, writer: RunWriter, database_url: str
+) -> None:
+    other = await Store.open(database_url)
+    queue = MemoryQueue()
+    async with store.write() as connection:
+        await insert_runs(connection, [new_run() for _ in range(2 * RELAY_BATCH + 50)])
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+
+    try:
+        sent = await asyncio.gather(relay(store, queue, now=soon), relay(other, queue, now=soon))
+    finally:
+        await other.aclose()
+
+    assert await queue.depth("flow") == sum(sent) == 2 * RELAY_BATCH + 50
+
+
+async def test_a_batch_whose_relay_died_is_sent_later(store: Store, writer: RunWriter) -> None:
+    queue = DyingQueue()
+    await writer.accept(new_run())
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    with pytest.raises(Death):
+        await relay_due(store, queue, now=soon)
+
+    at_once = await relay_due(store, MemoryQueue(), now=soon)
+    later = await relay_due(store, MemoryQueue(), now=soon + RELAY_LEASE)
+
+    assert (at_once, later) == (0, 1)
+
+
+async def test_a_broker_that_was_away_gets_its_jobs_as_soon_as_it_is_back(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    await writer.accept(new_run())
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    queue.available = False
+    with pytest.raises(Unavailable):
+        await relay_due(store, queue, now=soon)
+    queue.available = True
+
+    assert await relay_due(store, queue, now=soon) == 1
+
+
+async def test_a_run_in_a_pause_is_not_taken_for_one_whose_message_is_gone(store: Store, writer: RunWriter) -> None:
+    queue = MemoryQueue()
+    paused, waiting = [await writer.accept(new_run()) for _ in range(2)]
+    assert paused.job is not None and waiting.job is not None
+    await queue.publish([waiting.job])
+    await writer.published([paused.job, waiting.job])
+    claim = await writer.take(paused.run_id, owner="worker-1", executor="inline")
+    assert claim is not None
+    await writer.record(claim, Retry(after=LATER, reason="lost"), events=[], last_seq=claim.last_seq)
+    await published_long_ago(store)
+
+    assert await republish_vanished(store, queue) == 0
+
+
+async def test_two_reapers_side_by_side_take_each_run_once(store: Store, writer: RunWriter, database_url: str) -> None:
+    other = await Store.open(database_url)
+    for _ in range(30):
+        accepted = await writer.accept(new_run())
+        await writer.take(accepted.run_id, owner="nobody", executor="inline")
+
+    try:
+        reaped = await asyncio.gather(reap_lost(store, lease=LEASE), reap_lost(other, lease=LEASE))
+    finally:
+        await other.aclose()
+
+    assert sum(reaped) == 30
+    assert await relay_due(store, MemoryQueue()) == 30
+
+
+class Death(BaseException):
+    """The process ends here."""
+
+
+class DyingQueue(MemoryQueue):
+    """A queue under which its process dies."""
+
+    async def publish(self, jobs: Sequence[Job]) -> None:
+        raise Death
