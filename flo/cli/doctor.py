@@ -16,10 +16,13 @@ def doctor(*, as_json: AsJSON = False) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from flo.cli.tables import print_table
+    from flo.doctor.boxes import boxes
     from flo.doctor.checks import ALL
 
     with ThreadPoolExecutor() as threads:
+        asked = threads.submit(boxes, os.environ)
         findings = list(threads.map(lambda check: check(os.environ), ALL))
+        findings += asked.result()
     stopped_by = [finding.name for finding in findings if finding.needed and not finding.ok]
     if as_json:
         checks = [{**asdict(finding), "status": finding.status} for finding in findings]

@@ -92,30 +92,6 @@ def v8_isolates(environ: Mapping[str, str]) -> Finding:
     return Finding(name="v8 isolates", ok=ok, detail=detail, fix=_SETUP, needed=True)
 
 
-def user_namespaces(environ: Mapping[str, str]) -> Finding:
-    said = ask("unshare", "--user", "--map-root-user", "true")
-    fix = "allow them: sysctl -w kernel.unprivileged_userns_clone=1 (or user.max_user_namespaces above 0)"
-    return Finding(name="user namespaces", ok=said.ok, detail="can be made" if said.ok else said.text, fix=fix)
-
-
-def bubblewrap(environ: Mapping[str, str]) -> Finding:
-    version = ask("bwrap", "--version")
-    boxed = ask("bwrap", "--unshare-all", "--ro-bind", "/", "/", "true") if version.ok else version
-    detail = version.text if boxed.ok else boxed.text
-    return Finding(name="bubblewrap", ok=boxed.ok, detail=detail, fix="sudo apt-get install bubblewrap")
-
-
-def cgroups(environ: Mapping[str, str]) -> Finding:
-    root = Path("/sys/fs/cgroup")
-    fix = "start Flo where /sys/fs/cgroup is mounted and can be written; without it memory limits are rlimits"
-    for version, mark, controlled in (("v2", "cgroup.controllers", root), ("v1", "memory", root / "memory")):
-        if (root / mark).exists():
-            writable = os.access(controlled, os.W_OK)
-            detail = version if writable else f"{version}, but {controlled} can't be written"
-            return Finding(name="cgroups", ok=writable, detail=detail, fix=fix)
-    return Finding(name="cgroups", ok=False, detail="none", fix=fix)
-
-
 def docker(environ: Mapping[str, str]) -> Finding:
     said = ask("docker", "version", "--format", "{{.Server.Version}}")
     detail = f"daemon {said.text}" if said.ok else said.text
@@ -168,9 +144,6 @@ ALL: tuple[Check, ...] = (
     redis,
     node,
     v8_isolates,
-    user_namespaces,
-    bubblewrap,
-    cgroups,
     docker,
     kubernetes,
     aws_lambda,

@@ -19,17 +19,17 @@ class Said:
     text: str
 
 
-def ask(*command: str, cwd: Path | None = None) -> Said:
+def ask(*command: str, cwd: Path | None = None, patience: float = _PATIENCE) -> Said:
     """Run a program; give the first line that it printed, of its complaint if it failed."""
     program = shutil.which(command[0])
     if program is None:
         return Said(False, f"{command[0]} is not on PATH")
     try:
         done = subprocess.run(
-            [program, *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            [program, *command[1:]], cwd=cwd, capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        return Said(False, f"{command[0]} did not answer within {_PATIENCE} s")
+        return Said(False, f"{command[0]} did not answer within {patience:g} s")
     except OSError as refusal:
         return Said(False, f"{command[0]} can't be started ({refusal.strerror})")
     said = (done.stdout if done.returncode == 0 else done.stderr or done.stdout).strip()

@@ -86,7 +86,7 @@ async def gather() -> Facts:
         install_bubblewrap=next(
             (how for program, how in _INSTALLERS.items() if shutil.which(program)), "install bubblewrap"
         ),
-        in_container=any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv")),
+        in_container=_in_container(),
     )
 
 
@@ -107,6 +107,10 @@ async def _try(name: str) -> Trial:
         if box is not None:
             await box.aclose()
     return Trial(way=name, took=timedelta(seconds=time.monotonic() - began))
+
+
+def _in_container() -> bool:
+    return any(Path(mark).exists() for mark in ("/.dockerenv", "/run/.containerenv"))
 
 
 def _read(path: str) -> str:
