@@ -1,4 +1,4 @@
-"""The scheduler process: cron tick, relay and reaper, each in its own loop, until the process is asked to stop."""
+"""The scheduler process: each of its duties in its own loop, until the process is asked to stop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dispatch.store.session import is_outage
 from scheduler.duty import Duty
 from scheduler.reaper import call_waiting, reap_lost, republish_vanished
 from scheduler.relay import relay
+from scheduler.retention import Pruner
 from scheduler.spine import Spine
 from scheduler.tick import next_due, tick
 from schemas.errors import FloError
@@ -55,8 +56,15 @@ async def run_duties(spine: Spine) -> None:
         await republish_vanished(spine.store, spine.queue)
         return _REPUBLISH
 
+    works: dict[str, Work] = {
+        "tick": cron,
+        "relay": send,
+        "reaper": reap,
+        "republish": republish,
+        "retention": Pruner(spine.store, spine.settings).prune,
+    }
     async with asyncio.TaskGroup() as loops:
-        for name, work in (("tick", cron), ("relay", send), ("reaper", reap), ("republish", republish)):
+        for name, work in works.items():
             loops.create_task(_repeat(spine, duty, name, work), name=name)
     await duty.release()
 

@@ -149,6 +149,10 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, validation_alias="FLO_MAX_BODY_BYTES")
     #: Seconds after its last heartbeat at which a worker is taken for dead.
     lease_seconds: float = Field(default=10.0, ge=1, validation_alias="FLO_LEASE_SECONDS")
+    #: Days for which finished runs are kept, with their events, attempts and deliveries; 0 is for ever.
+    retention_days: float = Field(default=30.0, ge=0, le=36_500, validation_alias="FLO_RETENTION_DAYS")
+    #: Days for which dead letters are kept; 0 is for ever.
+    dead_letter_days: float = Field(default=90.0, ge=0, le=36_500, validation_alias="FLO_DEAD_LETTER_DAYS")
     #: npm packages that code nodes may depend on, comma-separated: `lodash, zod@^3, @acme/slug@1.0.0`; `*` is any.
     npm_allow: str = Field(default="", validation_alias="FLO_NPM_ALLOW")
     #: Whether installing a package may run its scripts, which can do whatever this process can: `deny` or `allow`.

@@ -267,18 +267,23 @@ async def test_many_workers_together_never_exceed_the_limits(store: Store, datab
     await asyncio.gather(*(accept(writers[n % 4], concurrency_key=keys[n % 4]) for n in range(60)))
     most = 0
 
-    async def work(mine: RunWriter) -> None:
+    async def look() -> list[Any]:
         nonlocal most
+        async with store.read() as connection:
+            rows = (await connection.execute(select(runs.c.id, runs.c.status, runs.c.concurrency_key))).all()
+        most = max(most, sum(row.status == "running" for row in rows))
+        for key in ("a", "b", "c"):
+            assert sum(row.status == "running" and row.concurrency_key == key for row in rows) <= 2
+        return list(rows)
+
+    async def work(mine: RunWriter) -> None:
         while True:
-            async with store.read() as connection:
-                rows = (await connection.execute(select(runs.c.id, runs.c.status, runs.c.concurrency_key))).all()
-            most = max(most, sum(row.status == "running" for row in rows))
-            for key in ("a", "b", "c"):
-                assert sum(row.status == "running" and row.concurrency_key == key for row in rows) <= 2
+            rows = await look()
             queued = [row.id for row in rows if row.status == "queued"]
             if not queued and all(row.status != "running" for row in rows):
                 return
             claims = await asyncio.gather(*(take(mine, run_id) for run_id in queued))
+            await look()
             await asyncio.gather(*(finish(mine, claim) for claim in claims if claim is not None))
 
     try:
