@@ -13,7 +13,21 @@ from dispatch.bell import Bell
 from dispatch.queues.base import Queue
 from scheduler.edge import BodyLimit, Edge
 from scheduler.problem import ProblemDocument, install_problems
-from scheduler.routes import apps, dead_letters, events, flows, health, hooks, invoke, keys, live, nodes, runs, secrets
+from scheduler.routes import (
+    apps,
+    dead_letters,
+    events,
+    flows,
+    health,
+    hooks,
+    invoke,
+    keys,
+    live,
+    nodes,
+    runs,
+    schema,
+    secrets,
+)
 from scheduler.routes.docs import inlined
 from scheduler.spine import Spine, open_spine
 from schemas.settings import Settings
@@ -48,7 +62,7 @@ def create_app(
     install_problems(app)
     # Routes are tried in this order: the busy ones come first.
     app.router.routes.append(invoke.FastRoute())
-    for noun in (invoke, runs, events, flows, apps, dead_letters, keys, secrets, nodes, live):
+    for noun in (invoke, runs, events, flows, apps, dead_letters, keys, secrets, nodes, schema, live):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(hooks.router)
     app.include_router(health.router)

@@ -13,7 +13,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from schemas.expression import check_expression
-from schemas.json import JSONObject, JSONValue
+from schemas.json import JSONObject
 from schemas.outcome import ErrorKind
 
 #: Longest time that one flow may ask for: a week, in milliseconds.
@@ -224,9 +224,3 @@ def content_hash(document: FlowDocument) -> str:
     """
     content = document.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def document_schema() -> dict[str, JSONValue]:
-    """Give the JSON Schema of the canonical form, for editors."""
-    schema: dict[str, JSONValue] = FlowDocument.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

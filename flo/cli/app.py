@@ -23,6 +23,7 @@ from flo.cli.queues import queues
 from flo.cli.run import run
 from flo.cli.runs import runs
 from flo.cli.schedules import schedules
+from flo.cli.schema import schema
 from flo.cli.validate import validate
 from flo.errors import FloError
 
@@ -66,6 +67,7 @@ app.command(rich_help_panel=_FILES)(init)
 app.command(rich_help_panel=_FILES)(validate)
 app.command(rich_help_panel=_FILES)(run)
 app.command(rich_help_panel=_FILES)(nodes)
+app.command(rich_help_panel=_FILES)(schema)
 app.add_typer(hub, name="hub", rich_help_panel=_FILES)
 
 app.command(rich_help_panel=_SERVER)(push)

@@ -1,4 +1,4 @@
-"""`python -P -m workers.runner run|validate|nodes`: see `protocol.py` for what it prints."""
+"""`python -P -m workers.runner run|validate|nodes|schema`: see `protocol.py` for what it prints."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import structlog
 from schemas.catalog import Catalog, load_catalog
 from schemas.errors import FloError, Invalid, Problem
 from schemas.flow import FlowDocument
+from schemas.flow_schema import flow_schema
 from schemas.json import JSONValue, loads
 from schemas.run import RunStatus, RunView
 from schemas.settings import ExecutionMode, Settings, load_settings
@@ -44,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return _run(given, settings, catalog, machine=machine)
             case "validate":
                 return _validate(given, settings, catalog, machine=machine)
+            case "schema":
+                write_line(flow_schema(catalog.list()))
+                return OK
             case _:
                 return _nodes(catalog, machine=machine)
     except Invalid as mistakes:
@@ -79,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="list every mistake in a flow file")
     validate.add_argument("file", help="a flow document (JSON); - reads it from stdin")
     nodes = commands.add_parser("nodes", help="list the node types")
-    for command in (run, validate, nodes):
+    schema = commands.add_parser("schema", help="print the JSON Schema of flow documents")
+    for command in (run, validate, nodes, schema):
         command.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser
 
