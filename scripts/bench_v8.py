@@ -10,7 +10,6 @@ import asyncio
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,38 +20,16 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts.isolates import Isolates, rate
 from workers.sandboxes.base import CodeOrder, CodeReturned
-from workers.sandboxes.node.setup import find_node
 from workers.sandboxes.v8 import V8Pool
-from workers.sandboxes.v8.setup import HOST_FOLDER
 
 MEMORY_MB = 64
 SOURCE = "export default ({name}) => ({text: `hello ${name}`})"
 
-#: A fresh isolate and context for every run of the same code, in one thread, with nothing around it.
-RAW = """
-const ivm = require(process.argv[1] + "/node_modules/isolated-vm");
-const [source, memoryLimit, seconds] = [process.argv[2], Number(process.argv[3]), Number(process.argv[4])];
-const inputs = new ivm.ExternalCopy({ name: "flo" });
-function once() {
-  const isolate = new ivm.Isolate({ memoryLimit });
-  const context = isolate.createContextSync();
-  const module = isolate.compileModuleSync(source, { filename: "code.js" });
-  module.instantiateSync(context, () => {});
-  module.evaluateSync();
-  const run = module.namespace.getSync("default", { reference: true });
-  run.applySync(undefined, [inputs.copyInto()], { result: { copy: true } });
-  isolate.dispose();
-}
-for (let i = 0; i < 50; i++) once();
-const times = [];
-for (const end = performance.now() + seconds * 1000; performance.now() < end; ) {
-  const start = performance.now();
-  once();
-  times.push(performance.now() - start);
-}
-console.log(JSON.stringify(times));
-"""
+ORDER = CodeOrder(
+    source=SOURCE, inputs={"name": "flo"}, app="bench", timeout=timedelta(seconds=10), memory_mb=MEMORY_MB
+)
 
 
 def quantiles(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -60,37 +37,14 @@ def quantiles(milliseconds: Sequence[float]) -> dict[str, float]:
     return {"p50_ms": round(ordered[len(ordered) // 2], 3), "p99_ms": round(ordered[int(len(ordered) * 0.99)], 3)}
 
 
-def measure_raw(processes: int, seconds: float) -> dict[str, float]:
-    """Run the raw loop in as many processes at once."""
-    command = [
-        str(find_node()),
-        "--no-node-snapshot",
-        "-e",
-        RAW,
-        str(HOST_FOLDER),
-        SOURCE,
-        str(MEMORY_MB),
-        str(seconds),
-    ]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
-    times = [orjson.loads(process.communicate()[0]) for process in running]
-    rate = sum(len(each) / sum(each) * 1000 for each in times)
-    return {"runs_per_s": round(rate, 1), **quantiles([time for each in times for time in each])}
+def raw_row(times: Sequence[Sequence[float]]) -> dict[str, float]:
+    return {"runs_per_s": round(rate(times), 1), **quantiles([time for each in times for time in each])}
 
 
 async def run_once(pool: V8Pool) -> float:
     """Run the code once and answer how many milliseconds that took."""
     started = time.perf_counter()
-    outcome = await pool.run(
-        CodeOrder(
-            source=SOURCE,
-            inputs={"name": "flo"},
-            app="bench",
-            timeout=timedelta(seconds=10),
-            memory_mb=MEMORY_MB,
-        ),
-        lambda level, message: None,
-    )
+    outcome = await pool.run(ORDER, lambda level, message: None)
     if not isinstance(outcome, CodeReturned):
         raise SystemExit(f"the code did not run: {outcome}")
     return (time.perf_counter() - started) * 1000
@@ -126,14 +80,17 @@ def median(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 async def measure(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Measure raw and pool in turns, as other work on the machine may come and go; tell the median of each."""
-    cores = len(os.sched_getaffinity(0))
     raw, saturated = [], []
-    async with V8Pool(hosts=arguments.hosts, slots=arguments.slots, warm_memory_mb=MEMORY_MB) as pool:
+    async with (
+        V8Pool(hosts=arguments.hosts, slots=arguments.slots, warm_memory_mb=MEMORY_MB) as pool,
+        Isolates("raw", ORDER) as isolates,
+    ):
+        await isolates.for_seconds(0.5)
         await measure_saturated(pool, arguments.concurrency, 0.5)
         idle = await measure_idle(pool, 200)
-        alone = measure_raw(1, arguments.seconds)
+        alone = raw_row(await isolates.for_seconds(arguments.seconds, processes=1))
         for _ in range(arguments.rounds):
-            raw.append(measure_raw(cores, arguments.seconds))
+            raw.append(raw_row(await isolates.for_seconds(arguments.seconds)))
             saturated.append(await measure_saturated(pool, arguments.concurrency, arguments.seconds))
             saturated[-1]["ratio_to_raw"] = saturated[-1]["runs_per_s"] / raw[-1]["runs_per_s"]
     return {

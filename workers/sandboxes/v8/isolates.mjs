@@ -25,6 +25,11 @@ export function fresh(memoryMb) {
     memoryLimit: Math.max(memoryMb, SMALLEST_MB),
     onCatastrophicError: (message) => cell.job?.catastrophe(message),
   });
+  return furnish(cell);
+}
+
+/** Makes a context in the cell's isolate, and runs the bootstrap there. */
+export function furnish(cell) {
   cell.context = cell.isolate.createContextSync();
   const bootstrap = cell.isolate
     .compileScriptSync(BOOTSTRAP, { filename: FILENAME, cachedData: CACHED })
