@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -43,10 +43,12 @@ class PlainNodePool(NodePool):
         grace: timedelta = GRACE,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] | None = None,
     ) -> None:
         """Prepare a pool of `hosts` processes (0: one per core).
 
-        `cwd` is where code finds itself, here by default; `env` its environment, `PASSED_ON` of our own by default.
+        `cwd` is where code finds itself, here by default; `env` its environment, `PASSED_ON` of our own by default;
+        `prefix` as in `NoJail`.
         """
         program = HostProgram(
             name="Node",
@@ -56,11 +58,16 @@ class PlainNodePool(NodePool):
             repeats=False,
         )
         given = passed_on(os.environ) if env is None else env
-        jail = NoJail(env=given, cwd=cwd or Path.cwd())
+        jail = NoJail(prefix=prefix, env=with_proxy(given), cwd=cwd or Path.cwd())
         super().__init__(program, hosts=hosts, node=node, slots=slots, grace=grace, jail=jail)
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """Pick what code may know of an environment; Node's fetch takes a proxy only when it is told to."""
-    found = {name: environment[name] for name in PASSED_ON if name in environment}
-    return found | ({"NODE_USE_ENV_PROXY": "1"} if any(name.lower().endswith("s_proxy") for name in found) else {})
+    """Pick what code may know of the worker's environment."""
+    return {name: environment[name] for name in PASSED_ON if name in environment}
+
+
+def with_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Have Node's fetch take the proxy of an environment, which it does only when it is told to."""
+    has_proxy = any(name.lower() in {"http_proxy", "https_proxy"} for name in environment)
+    return {**environment, **({"NODE_USE_ENV_PROXY": "1"} if has_proxy else {})}
