@@ -90,7 +90,7 @@ class RedisBell:
     """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline."""
 
     def __init__(self, url: str, *, prefix: str = "flo:bell:") -> None:
-        self._redis = Redis.from_url(url, health_check_interval=15, socket_connect_timeout=5, socket_timeout=5)
+        self._redis = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=_SILENCE)
         self._prefix = prefix
         self._listeners: dict[Topic, list[Listener]] = defaultdict(list)
         self._out: Coalescer[tuple[Topic, JSONValue], None] = Coalescer(self._send, most=500)
@@ -127,7 +127,7 @@ class RedisBell:
         pause = _RECONNECT
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                async with self._redis.pubsub() as subscription:
                     await subscription.subscribe(*(self._prefix + topic for topic in Topic))
                     self.live = True
                     pause = _RECONNECT

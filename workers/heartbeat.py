@@ -44,7 +44,7 @@ class Heartbeat:
             except Exception as error:
                 if not is_outage(error):
                     raise
-                log.warning("heartbeat.missed", error=str(error).splitlines()[0])
+                log.warning("heartbeat.missed", error=(str(error) or repr(error)).splitlines()[0])
             else:
                 adrift = self._dispatcher.reconcile(owned, beaten_at=started, before=before)
                 await self._release(adrift)

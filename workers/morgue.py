@@ -36,7 +36,7 @@ class Morgue:
             except Exception as error:
                 if not is_outage(error):
                     raise
-                log.warning("message.not_kept", id=message.id, error=str(error).splitlines()[0])
+                log.warning("message.not_kept", id=message.id, error=(str(error) or repr(error)).splitlines()[0])
                 if loop.time() >= deadline:
                     raise Unavailable("the database did not take a message that can't be read") from error
                 await asyncio.sleep(_PAUSE.total_seconds())

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 from dispatch.claims import Claim, LostClaim
 from dispatch.store.writer import RunWriter
-from schemas.errors import FloError
 from schemas.run import Happening, RunEvent
 
 #: How long an event may wait for company. A run that ends sooner takes its events along in its own last write.
@@ -72,7 +71,8 @@ class RunLog:
         except LostClaim:
             self._on_lost("another attempt has the run")
             raise
-        except FloError as error:
+        except Exception as error:
+            # Whatever it is: a history with a hole in it must not go on.
             self._on_lost(f"its events can't be stored: {error}")
             raise LostClaim(self._claim.run_id) from error
         finally:

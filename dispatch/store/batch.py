@@ -15,7 +15,6 @@ from sqlalchemy import Connection, Executable, Row, bindparam, exists, func, ins
 from dispatch.claims import Claim, LostClaim
 from dispatch.store.line import apps, open_gates, pass_on, read_asking
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
-from dispatch.store.tables import Instant
 from schemas.errors import Conflict
 from schemas.job import Job
 from schemas.json import JSONObject
@@ -95,7 +94,7 @@ def write_batch(
     gates = open_gates(
         connection, asking=limited, ended=[(one.claim.app, one.claim.concurrency_key) for _, one in records]
     )
-    _append(connection, _of(Append, operations), records, answers, told)
+    _append(connection, _of(Append, operations), records, answers, told, again=again)
     called: list[Job] = []
     for gate in gates:
         passed = pass_on(connection, gate, served=served)
@@ -261,6 +260,8 @@ def _append(
     recorded: list[tuple[int, Record]],
     answers: Answers,
     told: list[RunEvent],
+    *,
+    again: bool,
 ) -> None:
     asked: list[tuple[int, Append | Record]] = [*appended, *recorded]
     if not asked:
@@ -268,8 +269,10 @@ def _append(
     held = _held(connection, [one.claim for _, one in asked])
     events: list[RunEvent] = []
     for index, one in asked:
-        if one.claim.run_id in held and held[one.claim.run_id] == one.claim.attempt:
-            events.extend(one.events)
+        attempt, last_seq = held.get(one.claim.run_id, (None, 0))
+        if attempt == one.claim.attempt:
+            # After a commit whose receipt was lost, some are there.
+            events.extend(event for event in one.events if not again or event.seq > last_seq)
         else:
             answers[index] = LostClaim(one.claim.run_id)
     ends = [(index, one) for index, one in recorded if index not in answers]
@@ -285,16 +288,16 @@ def _append(
     told.extend(events)
 
 
-def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, int]:
-    """Read, and lock, which of these runs are still running, and at which attempt."""
+def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, tuple[int, int]]:
+    """Read, and lock, which of these runs are still running: the attempt, and the number of the newest event."""
     ids = list({claim.run_id for claim in claims})
-    return {row.id: row.attempt for row in connection.execute(_HELD, {"ids": ids})}
+    return {row.id: (row.attempt, row.last_seq) for row in connection.execute(_HELD, {"ids": ids})}
 
 
 _INSERT_EVENT = insert(run_events)
 _ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
 _HELD = (
-    select(runs.c.id, runs.c.attempt)
+    select(runs.c.id, runs.c.attempt, runs.c.last_seq)
     .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "running")
     .order_by(runs.c.id)
     .with_for_update()
@@ -321,7 +324,6 @@ def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answer
                 "failure": error.model_dump(mode="json") if error and not again else None,
                 "seq": seq,
                 "over": None if again else now,
-                "pause": now + one.outcome.after if again and isinstance(one.outcome, Retry) else None,
             }
         )
         attempt_rows.append(
@@ -348,6 +350,7 @@ def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answer
     connection.execute(_FINISH_ATTEMPT, attempt_rows)
     if messages:
         connection.execute(insert(outbox), messages)
+        connection.execute(_PAUSE_RUN, [{"run": message["run_id"], "until": message["due_at"]} for message in messages])
     return last_events
 
 
@@ -360,10 +363,10 @@ _FINISH_RUN = (
         error=bindparam("failure"),
         last_seq=bindparam("seq"),
         finished_at=bindparam("over"),
-        run_at=func.coalesce(bindparam("pause", type_=Instant()), runs.c.run_at),
         owner=None,
     )
 )
+_PAUSE_RUN = update(runs).where(runs.c.id == bindparam("run")).values(run_at=bindparam("until"))
 _FINISH_ATTEMPT = (
     update(attempts)
     .where(attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number"))

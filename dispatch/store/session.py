@@ -97,12 +97,17 @@ class Store:
         await self._engine.dispose()
 
 
+#: Classes of SQLSTATE that speak of the server and not of the statement: connection exception, insufficient resources,
+#: operator intervention (a server that stops says so before it closes the connection).
+_AWAY = ("08", "53", "57P")
+
+
 def is_outage(error: BaseException) -> bool:
     """Tell a database that is away or busy (worth trying again) from a statement that is wrong."""
     if isinstance(error, OperationalError):
         return True
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated
+        return error.connection_invalidated or str(getattr(error.orig, "sqlstate", "")).startswith(_AWAY)
     return isinstance(error, ConnectionError | TimeoutError | OSError)
 
 

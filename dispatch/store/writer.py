@@ -91,10 +91,9 @@ class RunWriter:
         """Wait until everything asked for has been written."""
         await self._operations.settle()
 
-    async def _write(self, operations: Sequence[Operation]) -> Sequence[Any]:
+    async def _write(self, operations: Sequence[Operation], *, again: bool = False) -> Sequence[Any]:
         deadline = asyncio.get_running_loop().time() + self._patience.total_seconds()
         pause = _FIRST_PAUSE
-        again = False
         while True:
             try:
                 return await self._transact(operations, again=again)
@@ -102,13 +101,15 @@ class RunWriter:
                 if not is_outage(error):
                     if len(operations) == 1:
                         return [error]
-                    return [answer for one in operations for answer in await self._write([one])]
+                    return [answer for one in operations for answer in await self._write([one], again=again)]
                 if asyncio.get_running_loop().time() >= deadline:
                     log.error("store.gave_up", error=str(error), operations=len(operations))
                     raise Unavailable(
                         f"the database did not answer for {self._patience.total_seconds():g} s"
                     ) from error
-                log.warning("store.waited", error=str(error).splitlines()[0], operations=len(operations))
+                # Some errors have no words: a time-out's is its name alone.
+                reason = (str(error) or repr(error)).splitlines()[0]
+                log.warning("store.waited", error=reason, operations=len(operations))
                 await asyncio.sleep(pause.total_seconds())
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 again = True

@@ -10,11 +10,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from dispatch.store.migrate import newest_revision
-from dispatch.store.session import Store
+from dispatch.store.session import Store, is_outage
 from dispatch.store.tables import Table
 from schemas.errors import SettingsError, Unavailable
+from tests import servers
 
 
 async def test_a_new_database_has_exactly_the_tables_of_the_code(store: Store) -> None:
@@ -86,3 +88,23 @@ async def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
 
     other.close()
     await store.aclose()
+
+
+async def test_a_postgres_that_ends_a_connection_is_an_outage_and_no_mistake(postgres_server: str) -> None:
+    with servers.new_database(postgres_server) as url:
+        store = await Store.open(url)
+
+        with pytest.raises(DBAPIError) as ended:
+            async with store.write() as connection:
+                await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+        await store.aclose()
+    assert is_outage(ended.value)
+
+
+async def test_a_statement_that_is_wrong_is_no_outage(store: Store) -> None:
+    with pytest.raises(DBAPIError) as refused:
+        async with store.write() as connection:
+            await connection.execute(text("INSERT INTO apps (name) VALUES (NULL)"))
+
+    assert not is_outage(refused.value)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from dispatch.bell import LocalBell
 from dispatch.claims import Claim, LostClaim
@@ -108,6 +110,27 @@ async def test_a_result_is_recorded_with_the_last_events(store: Store, writer: R
         (2, "log"),
         (3, "run_completed"),
     ]
+
+
+async def test_events_of_a_commit_whose_receipt_was_lost_are_written_once(
+    store: Store, writer: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await claim_new(writer)
+    said = [RunEvent(claim.run_id, seq, Happening(EventType.LOG, {"n": seq})) for seq in (2, 3)]
+    transact = store.transact
+
+    async def commit_and_lose_the_receipt(work: Callable[[Connection], Any]) -> Any:
+        await transact(work)
+        monkeypatch.setattr(store, "transact", transact)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(store, "transact", commit_and_lose_the_receipt)
+
+    await writer.append(claim, said[:1])
+    await writer.append(claim, said[1:])
+
+    events = await Feed(store, LocalBell()).read(claim.run_id)
+    assert [event.seq for event in events] == [1, 2, 3]
 
 
 async def test_a_stale_attempt_can_write_nothing(store: Store, writer: RunWriter) -> None:

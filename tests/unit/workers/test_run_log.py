@@ -116,3 +116,13 @@ async def test_a_lost_claim_is_told_and_raised(attempt: Attempt) -> None:
         await attempt.log.flush()
 
     assert attempt.lost == ["another attempt has the run"]
+
+
+async def test_events_that_could_not_be_written_end_the_attempt_whatever_the_reason(attempt: Attempt) -> None:
+    attempt.pen.failure = RuntimeError("the driver said something new")
+    attempt.say()
+
+    with pytest.raises(LostClaim):
+        await attempt.log.flush()
+
+    assert attempt.lost == ["its events can't be stored: the driver said something new"]
