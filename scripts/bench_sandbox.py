@@ -210,9 +210,7 @@ COLD_PYTHON = (sys.executable, "-I", "-S", "-c", "def main(): return 1\nprint(ma
 
 
 async def program(*command: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, said = await process.communicate()
     if process.returncode != 0:
         why = said.decode(errors="replace").strip()

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -29,8 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.chaosrig.flows import push
 from scripts.chaosrig.judge import PROMISES, judge, leftovers
 from scripts.chaosrig.load import Load, wait_for_the_end
+from scripts.chaosrig.peers import compare
 from scripts.chaosrig.recovery import kill_in_calm, recoveries, spread
 from scripts.chaosrig.rig import open_rig
+from scripts.chaosrig.soak import soak
 from scripts.chaosrig.trouble import Trouble
 from scripts.chaosrig.witness import open_witness
 
@@ -42,10 +45,18 @@ def main() -> int:
     options.add_argument("--runs", type=int, default=2000, help="runs while things go wrong (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0, help="0 takes one from the clock, and prints it")
     options.add_argument("--kills", type=int, default=12, help="kills in calm, for the time of recovery (%(default)s)")
+    options.add_argument("--log", type=Path, help="keep what the processes logged in this file")
     options.add_argument("--patience", type=float, default=300.0, help="seconds to wait for the last runs to end")
+    options.add_argument("--peers", action="store_true", help="kill Celery, dramatiq, huey and taskiq the same way")
+    options.add_argument("--soak", type=float, nargs="?", const=10.0, metavar="MINUTES", help="watch memory (10)")
     given = options.parse_args()
     seed = given.seed or time.time_ns() % 1_000_000
     print(f"chaos: {given.carrier}, {given.db}, {given.runs} runs, seed {seed}", file=sys.stderr)
+    if given.peers:
+        return report_peers(asyncio.run(compare(given.runs, given.kills)), given.kills)
+    if given.soak is not None:
+        figures = asyncio.run(soak(given.carrier, given.db, given.soak, random.Random(seed)))
+        return report("soak", {"carrier": given.carrier, "db": given.db, "minutes": given.soak, **figures})
     figures = asyncio.run(chaos(given, random.Random(seed)))
     return report("chaos", {"carrier": given.carrier, "db": given.db, "seed": seed, **figures})
 
@@ -73,8 +84,8 @@ async def chaos(given: argparse.Namespace, chance: random.Random) -> dict[str, A
         }
         await rig.stop()
         figures |= leftovers(rig.home, rig.scratch)
-        if any(figures[name] for name in PROMISES):
-            print(rig.last_words(), file=sys.stderr)
+        if given.log is not None:
+            shutil.copy(rig.log, given.log)
     return {
         **figures,
         "asked_again": load.asked_again,
@@ -98,6 +109,16 @@ def report(name: str, figures: dict[str, Any]) -> int:
         print(f"{name}: broken promises: {', '.join(broken) or 'not everything finished'}", file=sys.stderr)
         return 1
     return 0
+
+
+def report_peers(figures: dict[str, dict[str, Any]], kills: int) -> int:
+    """Print Flo's row beside its peers'; Flo's alone decides."""
+    table = Table("queue", "jobs", "lost", "doubled", title=f"{kills} kills of all workers")
+    for name, row in figures.items():
+        table.add_row(name, *(str(row[column]) for column in ("jobs", "lost", "doubled")))
+    Console().print(table)
+    print(json.dumps({"name": "chaos-peers", "machine": machine(), "figures": {"kills": kills, **figures}}))
+    return 1 if figures["flo"]["lost"] else 0
 
 
 def machine() -> str:

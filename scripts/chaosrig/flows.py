@@ -45,7 +45,9 @@ SHORT = Chain("short", (), calls=False)
 LONG = Chain("long", (40, 80, 120))
 #: Longer than a lease.
 SLOW = Chain("slow", (2500,))
-CHAINS = {chain.name: chain for chain in (SHORT, LONG, SLOW)}
+#: A single call.
+CALL = Chain("call", ())
+CHAINS = {chain.name: chain for chain in (SHORT, LONG, SLOW, CALL)}
 
 
 def chain_of(number: int) -> Chain:

@@ -14,7 +14,7 @@ from scripts.chaosrig.rig import Rig
 
 _CALLERS = 6
 #: Longest pause of a caller between two runs, in seconds.
-_PAUSE = 0.25
+_PAUSE = 0.5
 
 
 class Load:

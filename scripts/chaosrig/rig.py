@@ -23,8 +23,9 @@ from tests import servers
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Seconds after its last heartbeat at which a worker is taken for dead.
-LEASE = 2.0
+#: Seconds after its last heartbeat at which a worker is taken for dead. Kafka's brokers allow no less than six for the
+#: session of a group's member, and its partitions wait for that.
+LEASES = {"redis": 2.0, "sqs": 2.0, "kafka": 6.0}
 WORKERS = 3
 #: Longest wait for the API, in seconds.
 _START = 60.0
@@ -41,13 +42,16 @@ class Killed:
 class Rig:
     """The processes, each of which may be killed and started again."""
 
-    def __init__(self, home: Path, broker: Broker, database: Database, *, workers: int, lease: float) -> None:
+    def __init__(
+        self, home: Path, broker: Broker, database: Database, *, workers: int, concurrency: int, lease: float
+    ) -> None:
         self.home = home
         self.broker = broker
         self.database = database
         self.lease = lease
+        self._concurrency = concurrency
         self.killed: list[Killed] = []
-        key = secrets.token_urlsafe(24)
+        self.key = secrets.token_urlsafe(24)
         #: Where processes put what is to be gone once they are.
         self.scratch = home / "tmp"
         self.scratch.mkdir()
@@ -57,7 +61,7 @@ class Rig:
             **broker.environment,
             "FLO_HOME": str(home),
             "FLO_DATABASE_URL": database.url,
-            "FLO_API_KEY": key,
+            "FLO_API_KEY": self.key,
             "FLO_LEASE_SECONDS": str(lease),
             "FLO_ALLOW_PRIVATE_NETWORK": "true",
             # The troubles come so fast that an honest run may lose its worker again and again.
@@ -66,10 +70,11 @@ class Rig:
             "FLO_LOG_LEVEL": "warning",
             "TMPDIR": str(self.scratch),
         }
-        self._log = (home / "processes.log").open("ab")
-        self._port = servers.free_port()
+        self.log = home / "processes.log"
+        self._log = self.log.open("ab")
+        self.port = servers.free_port()
         self.http = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self._port}", headers={"Authorization": f"Bearer {key}"}, timeout=10
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {self.key}"}, timeout=10
         )
         self.api = self._start_api()
         self.tick = self._start_tick()
@@ -99,6 +104,9 @@ class Rig:
         worker = self.workers[place]
         self.killed.append(Killed(worker.pid, time.time()))
         await _kill(worker)
+
+    def add_worker(self) -> None:
+        self.workers.append(self._start_worker(len(self.workers)))
 
     def start_worker(self, place: int) -> None:
         self.workers[place] = self._start_worker(place)
@@ -146,17 +154,17 @@ class Rig:
 
     def last_words(self, most: int = 40) -> str:
         """Give the end of what the processes have logged."""
-        lines = (self.home / "processes.log").read_text(errors="replace").splitlines()
+        lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(lines[-most:])
 
     def _start_api(self) -> subprocess.Popen[bytes]:
-        return self._start("scheduler", "api", "--port", str(self._port))
+        return self._start("scheduler", "api", "--port", str(self.port))
 
     def _start_tick(self) -> subprocess.Popen[bytes]:
         return self._start("scheduler", "tick")
 
     def _start_worker(self, place: int) -> subprocess.Popen[bytes]:
-        return self._start("workers", "--name", f"chaos-{place}", "--concurrency", "16")
+        return self._start("workers", "--name", f"chaos-{place}", "--concurrency", str(self._concurrency))
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -170,13 +178,15 @@ async def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_rig(carrier: str, db: str, *, workers: int = WORKERS, lease: float = LEASE) -> AsyncIterator[Rig]:
+async def open_rig(
+    carrier: str, db: str, *, workers: int = WORKERS, concurrency: int = 16, lease: float | None = None
+) -> AsyncIterator[Rig]:
     """Run a Flo on a broker and a database of its own until the end of the block."""
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flo-chaos-")))
         broker = await stack.enter_async_context(open_broker(carrier))
         database = await stack.enter_async_context(open_database(db, home))
-        rig = Rig(home, broker, database, workers=workers, lease=lease)
+        rig = Rig(home, broker, database, workers=workers, concurrency=concurrency, lease=lease or LEASES[carrier])
         stack.push_async_callback(rig.aclose)
         await rig.ready()
         if any(process.poll() is not None for process in rig.processes().values()):

@@ -35,7 +35,7 @@ class Trouble:
         }
         names, weights = list(kinds), [weight for _, weight in kinds.values()]
         while not self.calm:
-            await asyncio.sleep(0.5 + self._chance.random() * 2)
+            await asyncio.sleep(0.2 + self._chance.random() * 1.3)
             self._rig.mend()
             [name] = self._chance.choices(names, weights)
             self.done[name] += 1
@@ -49,7 +49,7 @@ class Trouble:
         worker = self._chance.choice(self._rig.workers)
         if worker.poll() is None:
             worker.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(self._rig.lease * (1.5 + 2 * self._chance.random()))
+            await asyncio.sleep(self._rig.lease * (1.3 + self._chance.random()))
             worker.send_signal(signal.SIGCONT)
 
     async def _restart_broker(self) -> None:

@@ -1,0 +1,86 @@
+"""Flo's side: accept over HTTP, then drain with the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from scripts.chaosrig.flows import APP, SHORT, push
+from scripts.chaosrig.rig import Rig, open_rig
+from scripts.queuebench.quantiles import quantiles
+
+_CONNECTIONS = 32
+#: Share of a backlog after which the rate is taken.
+WARM = 0.2
+_LEASE = 10.0
+
+
+async def measure_flo(carrier: str, db: str, *, jobs: int, idle: int, workers: int) -> dict[str, Any]:
+    """Accept a backlog, drain it, then send one job at a time."""
+    async with open_rig(carrier, db, workers=0, concurrency=64, lease=_LEASE) as rig:
+        await push(rig, 1)
+        # Before the backlog: queues and topics are made, connections opened.
+        await _accept(rig, 20)
+        accepting = await _accept(rig, jobs)
+        for _ in range(workers):
+            rig.add_worker()
+        rate = await _drain(rig, jobs)
+        waits = await _idle(rig, idle)
+    return {"jobs": jobs, "publish_per_s": round(accepting), "consume_per_s": round(rate), **quantiles(waits)}
+
+
+async def _accept(rig: Rig, count: int) -> float:
+    """Invoke over keep-alive connections as fast as they answer; give the rate."""
+    body = b'{"payload":{"n":1}}'
+    request = (
+        f"POST /api/v1/apps/{APP}/events/{SHORT.name}/invoke/async HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {rig.key}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    left = iter(range(count))
+
+    async def call() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        for _ in left:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b" 202 " not in head.split(b"\r\n", 1)[0]:
+                raise RuntimeError(head.decode())
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            json.loads(await reader.readexactly(length))
+        writer.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(call() for _ in range(_CONNECTIONS)))
+    return count / (time.perf_counter() - started)
+
+
+async def _drain(rig: Rig, count: int) -> float:
+    """Wait until all is done; give the rate at which SQL recorded the ends."""
+    await _all_over(rig)
+    ends = [_seconds(row[0]) for row in await rig.database.read("SELECT finished_at FROM runs ORDER BY finished_at")]
+    first = int(len(ends) * WARM)
+    return (len(ends) - first) / (ends[-1] - ends[first])
+
+
+async def _idle(rig: Rig, count: int) -> list[float]:
+    """Send one job at a time; give the milliseconds from the request to its start."""
+    sent: dict[str, float] = {}
+    for _ in range(count):
+        at = time.time()
+        answer = await rig.http.post(f"/api/v1/apps/{APP}/events/{SHORT.name}/invoke/async", json={"payload": {}})
+        sent[answer.raise_for_status().json()["run_id"]] = at
+        await asyncio.sleep(0.03)
+    await _all_over(rig)
+    starts = dict(await rig.database.read("SELECT id, started_at FROM runs"))
+    return [(_seconds(starts[run]) - at) * 1000 for run, at in sent.items()][10:]
+
+
+async def _all_over(rig: Rig) -> None:
+    while (await rig.database.read("SELECT count(*) FROM runs WHERE finished_at IS NULL"))[0][0]:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+
+
+def _seconds(moment: Any) -> float:
+    return moment / 1e6 if isinstance(moment, int) else float(moment.timestamp())
