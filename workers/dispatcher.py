@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Dispatcher:
         self._documents = documents
         self._executors = executors
         self._lease = lease
-        self._beaten_at = asyncio.get_running_loop().time()
+        self._beaten_at = time.monotonic()
         self.concurrency = concurrency
         self._waiting: deque[tuple[Job, Receipt]] = deque()
         self._busy: set[asyncio.Task[None]] = set()
@@ -191,7 +192,9 @@ class Dispatcher:
 
     def lease_holds(self) -> bool:
         """Tell by this machine's clock whether others still take this worker for alive."""
-        return asyncio.get_running_loop().time() - self._beaten_at < self._lease.total_seconds() * 0.9
+        # Not by the loop's clock, which uvloop reads once a turn: frozen and thawed in the middle of a turn, it would
+        # show the time before.
+        return time.monotonic() - self._beaten_at < self._lease.total_seconds() * 0.9
 
     def lose_all(self, reason: str) -> None:
         """Stop every run at once without a record: the lease is gone, and others may have them."""

@@ -56,8 +56,8 @@ async def judge(database: Database, witness: Witness, accepted: set[str]) -> dic
     }
 
 
-def leftovers(home: Path, scratch: Path) -> dict[str, int]:
-    """Count processes that still carry this home in their environment, and files in their scratch folder."""
+def leftovers(home: Path, scratch: Path) -> dict[str, Any]:
+    """Find processes that still carry this home in their environment, and files in their scratch folder."""
     mark = str(home).encode()
     processes = 0
     for environ in Path("/proc").glob("[0-9]*/environ"):
@@ -65,8 +65,8 @@ def leftovers(home: Path, scratch: Path) -> dict[str, int]:
             processes += mark in environ.read_bytes()
         except OSError:
             continue
-    files = len(list(scratch.iterdir()))
-    return {"leftovers": processes + files, "left_processes": processes, "left_files": files}
+    files = sorted(path.name for path in scratch.iterdir())
+    return {"leftovers": processes + len(files), "left_processes": processes, "left_files": files}
 
 
 def _goes_back(calls: Calls) -> bool:
