@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.json import JSONObject
 from schemas.outcome import ErrorKind
 from tests.code_runs import HOST_KILLER, Heard, alive, death_of, error_of, order, run, start_worker, value_of
 from tests.integration.box.boxes import WAYS, assert_clean, children, ignore_output, opened
@@ -127,17 +128,17 @@ asyncio.run(main())
         await death_of(pid)
 
 
+@pytest.mark.parametrize("kind", ["V8Pool", "PlainNodePool"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_pool_works_inside_a_box(way: str) -> None:
+async def test_a_pool_works_inside_a_box(way: str, kind: str) -> None:
     mounts = {f"{INSIDE}/{name}": str(REPOSITORY / name) for name in ("schemas", "workers")}
     mounts |= {f"{INSIDE}/tests": str(Path(__file__).parent / "boxed_v8")}
     mounts |= {f"{INSIDE}/packages": sysconfig.get_path("purelib")}
     path = (INSIDE, f"{INSIDE}/tests", f"{INSIDE}/packages")
     limits = BoxLimits(timeout=timedelta(seconds=60), memory_mb=2048, pids=128, reserved_mb=64 * 1024)
-    told = ProgramOrder(
-        app="shop", entry="v8_in_a_box:serve", inputs={"source": "export default ({n}) => n * 2"}, limits=limits
-    )
-    async with opened(way, mounts=mounts, path=path, preload=("v8_in_a_box",)) as box:
+    inputs: JSONObject = {"kind": kind, "source": "export default ({n}) => n * 2"}
+    told = ProgramOrder(app="shop", entry="pool_in_a_box:serve", inputs=inputs, limits=limits)
+    async with opened(way, mounts=mounts, path=path, preload=("pool_in_a_box",)) as box:
         program = await box.start(told, ignore_output)
         said = await asyncio.get_running_loop().sock_recv(program.channel, 1000)
         ending = await program.wait()
