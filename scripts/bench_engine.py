@@ -1,5 +1,7 @@
 """Measures the flow engine: Flow Core's table, overhead and memory per node, a shell pipeline, big graphs, light and
-heavy code in one flow beside plain Node. Rounds alternate, as other work on the machine comes and goes; the best counts.
+heavy code in one flow beside plain Node.
+
+Rounds alternate, as other work on the machine comes and goes; the best counts.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
-from datetime import timedelta
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from datetime import datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,10 +32,11 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
+from flo.client import FloClient
+from flo.errors import FloError as ClientError
+from flo.home import Home
 from schemas.catalog import Catalog, load_catalog
+from schemas.errors import FloError
 from schemas.flow import FlowDocument
 from schemas.json import JSONValue
 from schemas.nodes.spec import NodeType
@@ -215,7 +218,7 @@ async def code(rounds: int) -> dict[str, Any]:
     async with AsyncExitStack() as stack:
         try:
             pool = await stack.enter_async_context(V8Pool(hosts=1))
-        except Exception as missing:  # whatever it lacks, the rest can be measured
+        except FloError as missing:
             return {"not available": str(missing)}
         tools = no_tools(pool)
         for name, (size, count) in {"light": LIGHT, "heavy": HEAVY}.items():
@@ -244,36 +247,38 @@ def plain_node(size: int, count: int, *, apart: bool) -> float:
 
 
 def pipeline(rounds: int, *, server: bool) -> dict[str, Any]:
-    """Fetch from a local server in a shell, count in code, log; by `flo run`, and through the whole server."""
+    """Get data in a shell, count it in code, log that; by `flo run`, and through the whole server.
+
+    Without a sandbox the shell fetches from a local server. A box can't reach this machine: there it
+    prints the same.
+    """
     if "shell.exec" not in BUILT_IN:
         return {"not available": "shell.exec is not registered"}
-    with tempfile.TemporaryDirectory(prefix="flo-bench-") as folder, site(Path(folder)) as url:
-        nodes = [
-            {"id": "get", "node_type": "shell.exec", "config": {"command": ["curl", "-sf", f"{url}/data.json"]}},
+    data = json.dumps({"numbers": list(range(200))})
+    with tempfile.TemporaryDirectory(prefix="flo-bench-") as folder, site(Path(folder), data) as url:
+        commands = {"UNSANDBOXED": ["curl", "-sf", url], "SANDBOX_CODE_AND_PROCESS": ["printf", "%s", data]}
+        return {mode: in_mode(mode, command, folder, rounds, server=server) for mode, command in commands.items()}
+
+
+def in_mode(mode: str, command: list[str], folder: str, rounds: int, *, server: bool) -> dict[str, Any]:
+    flow = {
+        "name": "pipeline",
+        "nodes": [
+            {"id": "get", "node_type": "shell.exec", "config": {"command": command}},
             {
                 "id": "count",
                 "node_type": "code.javascript",
-                "config": {"code": "export default ({data}) => `${data.length}`"},
+                "config": {"code": "export default ({d}) => `${d.length}`"},
             },
             {"id": "say", "node_type": "debug.log", "config": {}},
-        ]
-        wires = [("get", "stdout", "count", "data"), ("count", "output", "say", "message")]
-        keys = ("from_node", "from_port", "to_node", "to_port")
-        flow = {
-            "name": "pipeline",
-            "nodes": nodes,
-            "connections": [dict(zip(keys, wire, strict=True)) for wire in wires],
-        }
-        (Path(folder) / "flow.json").write_text(json.dumps(flow))
-        figures: dict[str, Any] = {}
-        for mode in ("UNSANDBOXED", "SANDBOX_CODE_AND_PROCESS"):
-            environment = {**os.environ, "FLO_HOME": folder, "FLO_EXECUTION_MODE": mode}
-            environment |= {"FLO_ALLOW_PRIVATE_NETWORK": "true"}
-            figures[mode] = in_mode(folder, flow, environment, rounds, server=server)
-        return figures
-
-
-def in_mode(folder: str, flow: Any, environment: dict[str, str], rounds: int, *, server: bool) -> dict[str, Any]:
+        ],
+        "connections": [
+            {"from_node": "get", "from_port": "stdout", "to_node": "count", "to_port": "d"},
+            {"from_node": "count", "from_port": "output", "to_node": "say", "to_port": "message"},
+        ],
+    }
+    (Path(folder) / "flow.json").write_text(json.dumps(flow))
+    environment = {**os.environ, "FLO_HOME": f"{folder}/{mode}", "FLO_EXECUTION_MODE": mode}
     runs = [flo_run(f"{folder}/flow.json", environment) for _ in range(rounds)]
     if any(run["status"] != "succeeded" for run in runs):
         return {"not available": next(run["error"]["message"] for run in runs if run["error"])}
@@ -284,7 +289,7 @@ def in_mode(folder: str, flow: Any, environment: dict[str, str], rounds: int, *,
     if server:
         try:
             figures["server_invoke_p50_ms"] = through_the_server(flow, environment, runs=rounds * 4)
-        except Exception as trouble:  # a machine where the stack does not start still shows the rest
+        except (ClientError, TimeoutError, RuntimeError) as trouble:
             figures["server"] = f"not available: {trouble}"
     return figures
 
@@ -302,27 +307,24 @@ def flo_run(file: str, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def time_of(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
 
 
 def through_the_server(flow: Any, environment: dict[str, str], *, runs: int) -> float:
     """Invoke the flow and wait for its answer; give the median of the milliseconds."""
-    from flo.client import FloClient
-
-    with dev(environment) as url:
-        key = (Path(environment["FLO_HOME"]) / "api_key").read_text().strip()
-        with FloClient(url, api_key=key, app="bench") as client:
-            client.push("pipeline", flow)
-            client.put_event("go", kind="invoke", flow="pipeline")
-            taken = []
-            for _ in range(runs):
-                began = time.perf_counter()
-                run = client.invoke("go", {})
-                taken.append((time.perf_counter() - began) * 1000)
-                if run["status"] != "succeeded":
-                    raise RuntimeError(run["error"])
+    home = Home(Path(environment["FLO_HOME"]))
+    with ExitStack() as stack:
+        url = stack.enter_context(dev(environment))
+        client = stack.enter_context(FloClient(url, key=home.key(), app="bench"))
+        client.push("pipeline", flow)
+        client.put_event("go", kind="invoke", flow="pipeline")
+        taken = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            run = client.invoke("go", {})
+            taken.append((time.perf_counter() - began) * 1000)
+            if run["status"] != "succeeded":
+                raise RuntimeError(run["error"])
     return round(statistics.median(taken), 1)
 
 
@@ -339,13 +341,11 @@ def dev(environment: dict[str, str]) -> Iterator[str]:
 
 
 def endpoint_of(home: Path, pid: int) -> str | None:
-    from flo.home import Home
-
     found = Home(home).endpoint()
     if not found or found["pid"] != pid:
         return None
     try:
-        return found["url"] if httpx.get(f"{found['url']}/readyz").status_code == 200 else None
+        return found["api"] if httpx.get(f"{found['api']}/readyz").status_code == 200 else None
     except httpx.TransportError:
         return None
 
@@ -360,8 +360,8 @@ def waited_for(find: Callable[[], str | None], seconds: float = 60) -> str:
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
-    (folder / "data.json").write_text(json.dumps({"numbers": list(range(200))}))
+def site(folder: Path, data: str) -> Iterator[str]:
+    (folder / "data.json").write_text(data)
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *arguments: Any) -> None:
@@ -374,7 +374,7 @@ def site(folder: Path) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.server_address[1]}/data.json"
     finally:
         server.shutdown()
         server.server_close()
