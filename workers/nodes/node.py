@@ -37,6 +37,8 @@ class NodeTools:
     preparer: Preparer = field(default_factory=NoPreparer)
     #: Where commands and Python run; shared by all runs of a worker, as `code` is.
     box: CommandSandbox = field(default_factory=NoBox)
+    #: By node: what a command that failed left in /tmp, which its next try finds there again.
+    left_in_tmp: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     #: Where the app's flows may connect to, besides what holds for all.
     egress: Egress = PUBLIC_EGRESS
 

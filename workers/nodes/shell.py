@@ -12,7 +12,10 @@ from workers.sandboxes.box.base import CommandOrder
 
 
 class ShellExec:
-    """Run the command; its lines become log events as they come."""
+    """Run the command; its lines become log events as they come.
+
+    Every try has a fresh box, and finds in /tmp what the one before it left there, as it would without boxes.
+    """
 
     async def run(self, call: NodeCall[ShellConfig]) -> Mapping[str, JSONValue]:
         config = call.config
@@ -23,9 +26,13 @@ class ShellExec:
             stdin=stdin_of(call.inputs),
             env=config.env,
             cwd=config.start_in,
+            tmp=call.tools.left_in_tmp.pop(call.node_id, {}),
+            keeps_tmp=config.fail_on_error,
             egress=call.tools.egress,
         )
         found = await run_command(call, order, stream=config.stream_output)
+        if found.tmp:
+            call.tools.left_in_tmp[call.node_id] = found.tmp
         if config.fail_on_error:
             fail_unless_zero(found)
         ports = command_ports(found, strip=config.strip_trailing_newline)

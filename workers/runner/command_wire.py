@@ -42,6 +42,9 @@ def command_to(order: CommandOrder) -> JSONObject:
         "env": dict(order.env),
         "files": _texts(order.files),
         "collect": list(order.collect),
+        "cwd": order.cwd,
+        "tmp": _texts(order.tmp),
+        "keeps_tmp": order.keeps_tmp,
         "network": order.egress.reach != "none",
     }
 
@@ -68,6 +71,9 @@ def command_from(said: Said, *, app: str, egress: Egress) -> CommandOrder:
         env=_strings(said["env"]),
         files=bytes_from(said["files"]),
         collect=tuple(map(str, said["collect"])),
+        cwd=str(said["cwd"]),
+        tmp=bytes_from(said["tmp"]),
+        keeps_tmp=bool(said["keeps_tmp"]),
         egress=egress,
     )
 
@@ -96,6 +102,7 @@ def command_outcome_to(outcome: CommandOutcome) -> JSONObject:
                 "stderr": _text(outcome.stderr),
                 "files": _texts(outcome.files),
                 "missing": dict(outcome.missing),
+                "tmp": _texts(outcome.tmp),
                 "usage": _usage_to(outcome.usage),
             }
         case Stopped():
@@ -113,6 +120,7 @@ def command_outcome_from(said: Said) -> CommandOutcome:
         stderr=b64decode(said["stderr"]),
         files=bytes_from(said["files"]),
         missing=said["missing"],
+        tmp=bytes_from(said["tmp"]),
         usage=_usage_from(said["usage"]),
     )
 

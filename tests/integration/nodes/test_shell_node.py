@@ -102,9 +102,34 @@ async def test_a_limit_is_told_with_the_key_that_raises_it(
     assert f"raise {raise_with}" in error.message
 
 
-@pytest.mark.parametrize(("name", "payload", "expected"), [("streaming_demo.json", None, {"message": "5"})])
-async def test_flowengines_examples_run_as_they_are(
-    place: NamespaceBox, name: str, payload: Any, expected: object
-) -> None:
-    raw = json.loads((EXAMPLES / name).read_text())
-    assert (await run_document(raw, place, payload)).result == expected
+@pytest.mark.parametrize(
+    ("name", "message"), [("streaming_demo", "5"), ("retry_backoff_demo", "Attempt 3\nSuccess on attempt 3!")]
+)
+async def test_flowengines_examples_run_as_they_are(place: NamespaceBox, name: str, message: str) -> None:
+    raw = json.loads((EXAMPLES / f"{name}.json").read_text())
+    assert (await run_document(raw, place)).result == {"message": message}
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        "head -c 2000000 /dev/zero >/tmp/left",
+        "ln -s /etc/passwd /tmp/left",
+        "for i in $(seq 80); do : >/tmp/left$i; done",
+        "mkdir /tmp/d && cd /tmp/d && for i in $(seq 1500); do mkdir d && cd -P d; done",
+    ],
+)
+async def test_what_is_no_small_file_in_tmp_is_not_there_at_the_next_try(place: NamespaceBox, leaves: str) -> None:
+    raw = {
+        "name": "twice",
+        "nodes": [
+            {
+                "id": "it",
+                "node_type": "shell.exec",
+                "config": {"command": f"ls /tmp >&2; {leaves}; exit 1", "max_output_bytes": 3_000_000},
+                "retry_policy": {"max_attempts": 2, "delay_ms": 1},
+            }
+        ],
+    }
+    ran = await run_document(raw, place)
+    assert ran.error.details == {"exit_code": 1}

@@ -56,6 +56,10 @@ class CommandOrder:
     files: Mapping[str, bytes] = field(default_factory=dict)
     #: Files to bring out of the work folder at the end, as far as they are there and regular.
     collect: tuple[str, ...] = ()
+    #: Put into /tmp, where the box has one of its own: what an earlier try of the same work left there.
+    tmp: Mapping[str, bytes] = field(default_factory=dict)
+    #: Bring /tmp out when the command fails, for its next try.
+    keeps_tmp: bool = False
     #: Where the program starts: below the work folder, or absolute; a relative one is made. Empty: the work folder.
     cwd: str = ""
     egress: Egress = NO_EGRESS
@@ -123,6 +127,8 @@ class Exited:
     #: Files that were asked for and not brought out, each with the reason.
     missing: Mapping[str, str]
     usage: Usage
+    #: What was in /tmp, if the order asked for it, the command failed, and it was little enough.
+    tmp: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

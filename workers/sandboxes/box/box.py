@@ -64,10 +64,15 @@ class NamespaceBox:
         names.check_argv(order.argv)
         names.check_files(order.collect, what="file to collect")
         names.check_folder(order.cwd)
+        names.check_files(order.tmp, what="file for /tmp")
+        tmp = tuple((name, len(content)) for name, content in order.tmp.items() if self.way.confines)
+        task = self._task(
+            order, argv=order.argv, cwd=order.cwd, collect=order.collect, keeps_tmp=order.keeps_tmp, tmp=tmp
+        )
         plan = Plan(
-            task=self._task(order, argv=order.argv, cwd=order.cwd, collect=order.collect),
-            body=b"".join(order.files.values()), stdin=order.stdin, limits=order.limits, egress=order.egress,
-            timeout=order.limits.timeout, on_output=on_output,
+            task=task, body=b"".join((*order.files.values(), *(order.tmp[name] for name, _ in tmp))),
+            stdin=order.stdin, limits=order.limits, egress=order.egress, timeout=order.limits.timeout,
+            on_output=on_output,
         )  # fmt: skip
         return _noted(order.app, outcome.judge_command(order.limits, await self._live(plan)))
 

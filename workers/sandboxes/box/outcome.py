@@ -66,9 +66,13 @@ def judge_command(limits: BoxLimits, ending: Ending) -> CommandOutcome:
         else:
             files[name] = ending.words.body[start : start + size]
             start += size
+    tmp = {}
+    for name, size in head["tmp"]:
+        tmp[name] = ending.words.body[start : start + size]
+        start += size
     return Exited(
         code=head["exit"], stdout=ending.stdout, stderr=ending.stderr, files=files, missing=missing,
-        usage=_usage(ending),
+        usage=_usage(ending), tmp=tmp,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _LONGEST_HEAD = 16 * 1024
 _CHUNK = 65536
 #: Seconds to send a request's head, and to reach a host.
 _PATIENCE = 10.0
+#: An IPv6 address without its brackets, as httpcore writes it.
+_BARE_IPV6 = re.compile(r"^(http://|)([0-9a-fA-F.]*:[0-9a-fA-F:.]*):(\d{1,5})(?=/|$)")
 #: Of one connection, not of the next: RFC 9110, 7.6.1.
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade"})
 
@@ -167,6 +170,7 @@ def _read_request(head: bytes) -> _Request:
     if len(words) != 3 or not words[2].startswith("HTTP/1.") or any("\n" in line or "\r" in line for line in fields):
         raise _Refusal(400, "not an HTTP/1 request")
     method, target, version = words
+    target = _BARE_IPV6.sub(r"\1[\2]:\3", target)
     try:
         if method == "CONNECT":
             parts = urlsplit(f"//{target}")

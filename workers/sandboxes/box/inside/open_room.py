@@ -19,6 +19,8 @@ from .task import Furnishing
 class OpenRoom:
     """One order's: whatever it starts is below its first process, which reaps orphans and ends with its parent."""
 
+    has_own_tmp = False
+
     def __init__(self, given: Furnishing, work: str) -> None:
         self.given = given
         self.work = work

@@ -14,13 +14,18 @@ from collections.abc import Sequence
 
 from . import kernel
 
+#: What is kept of /tmp for another try: more than this is not, as it was hardly meant for one.
+_MOST_KEPT, _MOST_KEPT_BYTES = 64, 1 << 20
+
 #: One file's answer: [name, size] or [name, -1, why it was left].
 Collected = list[list[str | int]]
 
 
-def put(work: str, files: Sequence[Sequence[str | int]], body: bytes) -> None:
-    """Write files below the work folder, with the folders that they need; runs before any user code."""
-    start = 0
+def put(work: str, files: Sequence[Sequence[str | int]], body: bytes, start: int = 0) -> int:
+    """Write files below the work folder, with the folders that they need; runs before any user code.
+
+    Gives where in `body` the next ones start.
+    """
     for name, size in files:
         path = f"{work}/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -28,6 +33,21 @@ def put(work: str, files: Sequence[Sequence[str | int]], body: bytes) -> None:
         with open(fd, "wb") as file:
             file.write(body[start : start + int(size)])
         start += int(size)
+    return start
+
+
+def keep(folder: str) -> tuple[Collected, bytes]:
+    """Take every regular file below a folder, or none when they are too many or too large."""
+    names: list[str] = []
+    try:
+        for place, _, files in os.walk(folder):
+            names += [os.path.relpath(f"{place}/{name}", folder) for name in files]
+            if len(names) > _MOST_KEPT:
+                return [], b""
+    except RecursionError:  # deeper than anybody nests in earnest
+        return [], b""
+    found, body = take(folder, [name for name in names if name.isprintable()], _MOST_KEPT_BYTES)
+    return ([], b"") if any(one[1] == -2 for one in found) else ([one for one in found if one[1] != -1], body)
 
 
 def take(work: str, names: Sequence[str], most_bytes: int) -> tuple[Collected, bytes]:

@@ -49,6 +49,8 @@ class Room(Protocol):
     given: Furnishing
     #: The program's folder, as it sees it.
     work: str
+    #: Whether /tmp is the box's own.
+    has_own_tmp: bool
 
     def furnish(self) -> None: ...
 
@@ -81,7 +83,7 @@ def supervise(place: Room, fds: Sequence[int]) -> NoReturn:
         place.step_down()
         head, body = frames.read(worker)
         task = Task(**json.loads(head))
-        shelf.put(place.work, task.files, body)
+        shelf.put("/tmp", task.tmp, body, shelf.put(place.work, task.files, body))
         main.open_gate(head)
         code = _watch(main.pid, worker)
         main.raise_fault()
@@ -157,7 +159,10 @@ def _become_program(place: Room, lines: Lines, gate: int, fault: int) -> NoRetur
         os.write(_FAULT, f"{type(problem).__name__}: {problem}".encode())
         os._exit(1)
     os.close(_FAULT)
-    program.run(task)
+    try:
+        program.run(task)
+    finally:
+        os._exit(1)  # whatever the program did to what runs it, this process never gets back to being pid 1's
 
 
 def _close_streams(lines: Lines) -> None:
@@ -195,11 +200,14 @@ def _watch(main: int, worker: socket.socket) -> int:
 
 def _report(worker: socket.socket, place: Room, task: Task, code: int) -> None:
     collected, body = shelf.take(place.work, task.collect, task.collect_bytes)
+    keeps = task.keeps_tmp and place.has_own_tmp and code != 0
+    kept, kept_body = shelf.keep("/tmp") if keeps else ([], b"")
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     head = {
         "exit": code,
         "files": collected,
+        "tmp": kept,
         "cpu_seconds": spent.ru_utime + spent.ru_stime,
         "largest_kb": spent.ru_maxrss,
     }
-    worker.sendall(frames.pack(head, body))
+    worker.sendall(frames.pack(head, body + kept_body))

@@ -36,6 +36,10 @@ class Task:
     cwd: str = ""
     #: (name, size) of the files to put into the work folder; their bytes follow as the frame's body.
     files: tuple[tuple[str, int], ...] = ()
+    #: The same for /tmp; their bytes follow those of `files`.
+    tmp: tuple[tuple[str, int], ...] = ()
+    #: Give back what is in /tmp when the program fails.
+    keeps_tmp: bool = False
     collect: tuple[str, ...] = ()
     collect_bytes: int = 0
     max_result_bytes: int = 0

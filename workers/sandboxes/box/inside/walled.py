@@ -14,6 +14,7 @@ class WalledRoom:
     """Everything but the furnishing, which is up to the way."""
 
     work = WORK
+    has_own_tmp = True
 
     def __init__(self, given: Furnishing, outside_id: int = -1) -> None:
         self.given = given
