@@ -1,12 +1,13 @@
 """Measures sandboxes beside the plain programs that they are made of, in the same run, in alternating rounds.
 
-Another sandbox joins by one more `Row` in `rows`; `app_box` waits for one that keeps an engine warm in a box.
+Another sandbox joins by one more `Row` in `rows`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -14,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -27,8 +29,17 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from schemas.catalog import load_catalog
 from schemas.errors import Unavailable
+from schemas.flow import FlowDocument
+from schemas.json import JSONObject
+from schemas.outcome import Succeeded
+from schemas.settings import ExecutionMode, load_settings
+from schemas.validation import read_document
 from scripts.isolates import Isolates
+from workers.engine.sink import MemorySink
+from workers.executors.base import Executor, RunOrder
+from workers.executors.openings import Openings
 from workers.sandboxes.base import CodeOrder, CodeReturned, CodeSandbox
 from workers.sandboxes.box.base import BoxLimits, CommandOrder, Exited, PythonOrder, Returned, ignore_output
 from workers.sandboxes.box.box import NamespaceBox
@@ -45,6 +56,8 @@ TRUE = CommandOrder(argv=("true",), app="bench", limits=LIMITS)
 DOCKER = ("docker", "run", "--rm", "--network", "none", "busybox", "true")
 #: Times as many runs of what takes about a millisecond.
 BURST = 20
+#: Seconds between two rows: what the last one makes ahead for its next run is none of the next row's time.
+REST = 0.5
 #: Seconds between two runs when latency is measured, the same for every row: orders come now and then, not in a row.
 PAUSE = 0.02
 
@@ -53,6 +66,13 @@ JAVASCRIPT = CodeOrder(
     source="export default ({name}) => ({text: `hello ${name}`})", inputs={"name": "flo"}, app="bench",
     timeout=timedelta(seconds=30), memory_mb=64,
 )  # fmt: skip
+
+
+FLOW: JSONObject = {
+    "name": "hello",
+    "nodes": [{"id": "greet", "node_type": "code.javascript", "config": {"code": JAVASCRIPT.source, "memory_mb": 64}}],
+    "connections": [],
+}
 
 
 @dataclass
@@ -128,8 +148,10 @@ async def measure(runs: int, rounds: int) -> list[Row]:
                 await row.once()
         for _ in range(rounds):
             for row in found:
+                await asyncio.sleep(REST)
                 await row.one_by_one(runs)
             for row in found:
+                await asyncio.sleep(REST)
                 await row.at_once(runs)
         return found
 
@@ -145,7 +167,7 @@ async def rows(stack: AsyncExitStack) -> list[Row]:
     if await docker_answers():
         found.append(Row("docker_run", "docker run, true", lambda: program(*DOCKER), parallel=2))
     found += await javascript(stack)
-    found += await app_box(stack)
+    found += await boxed_runs(stack)
     for way, short in (("zygote", "zygote"), ("bubblewrap", "bubblewrap")):
         try:
             ready = await open_box(way=way, spares=2)
@@ -180,9 +202,40 @@ async def javascript(stack: AsyncExitStack) -> list[Row]:
     return [*found, Row("plain_node", "plain Node, fresh thread, no sandbox", evaluate(plain))]
 
 
-async def app_box(stack: AsyncExitStack) -> list[Row]:
-    """Measure a run in the box that an app's runs share (`workers.executors.boxed`), once it can be opened alone."""
-    return []
+async def boxed_runs(stack: AsyncExitStack) -> list[Row]:
+    """Whole runs of a flow of one code node, by the executors of the modes that box the engine."""
+    home = stack.enter_context(tempfile.TemporaryDirectory())
+    openings = Openings(load_settings({"FLO_HOME": home}))
+    stack.push_async_callback(openings.aclose)
+    document, _ = read_document(FLOW, catalog=load_catalog(), max_inline_http=timedelta(minutes=5))
+    found = []
+    for mode, name, title in (
+        (ExecutionMode.SANDBOX_CODE_AND_PROCESS, "app_box", "a run of one code node, in its app's warm box"),
+        (ExecutionMode.SANDBOX_PROCESS, "run_box", "a run of one code node, in a box of its own"),
+    ):
+        try:
+            executor = await openings.all()[mode]()
+        except Unavailable as reason:
+            print(f"left out: {title} ({reason})", file=sys.stderr)
+            continue
+        stack.push_async_callback(executor.aclose)
+        found.append(Row(name, title, execute(executor, document)))
+    return found
+
+
+def execute(executor: Executor, document: FlowDocument) -> Callable[[], Awaitable[None]]:
+    numbers = itertools.count(1)
+
+    async def once() -> None:
+        order = RunOrder(
+            run_id=f"run_{next(numbers)}", app="bench", flow="hello", version=1, attempt=1, document=document,
+            payload={"name": "flo"}, backend_config={},
+        )  # fmt: skip
+        found = await executor.run(order, MemorySink())
+        if not isinstance(found, Succeeded):
+            raise RuntimeError(f"the run ended as {found}")
+
+    return once
 
 
 def evaluate(sandbox: CodeSandbox) -> Callable[[], Awaitable[None]]:
