@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -76,9 +76,9 @@ def put_runs(connection: Connection, new: Sequence[NewRun], *, tracked_only: boo
     if not new:
         return []
     now = datetime.now(UTC)
-    # Nothing claims a run that is only tracked, so it must not keep a place under its key.
-    keyless = {"concurrency_key": None} if tracked_only else {}
-    connection.execute(_INSERT_RUN, [{**_run_row(run, now), **keyless} for run in new])
+    if tracked_only:  # nothing claims such a run, so it must not keep a place under its key
+        new = [replace(run, concurrency_key=None) for run in new]
+    connection.execute(_INSERT_RUN, [_run_row(run, now) for run in new])
     connection.execute(_INSERT_EVENT, [_queued_row(run, now) for run in new])
     if tracked_only:
         return []
