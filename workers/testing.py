@@ -43,7 +43,7 @@ class NodeContract:
     def tools(self) -> NodeTools:
         """Make what the node may use; override it for a node that needs a real code sandbox."""
         return NodeTools(
-            code=_NoCode(), http=open_client(allow_private_network=True), app="test", run_id="run_test", attempt=1
+            code=NoCode(), http=open_client(allow_private_network=True), app="test", run_id="run_test", attempt=1
         )
 
     def test_its_description_is_whole(self) -> None:
@@ -138,7 +138,7 @@ class _Listening(MemorySink):
         self.heard.set()
 
 
-class _NoCode:
+class NoCode:
     """A code sandbox that says what to do about it."""
 
     async def run(self, order: CodeOrder, on_log: OnLog) -> CodeOutcome:
