@@ -32,7 +32,7 @@ async def _serve(end: socket.socket, given: dict[str, Any]) -> None:
     gone = asyncio.Event()
     async with open_inside(**given) as inside:
         runner = Runner(inside)
-        channel = await Channel.open(end, hear=runner.hear, lost=gone.set)
+        channel = await Channel.open(end, hear=runner.hear, lost=lambda _: gone.set())
         runner.begin(channel)
         await gone.wait()
         # The worker kills this box now; there is nobody left to tell anything.

@@ -17,9 +17,12 @@ LONGEST_LINE = 256 * 1024 * 1024
 
 
 class Channel(asyncio.Protocol):
-    """One end. `hear` is called for every message, `lost` once, when the other end is gone or talks nonsense."""
+    """One end. `hear` is called for every message; if it raises, the other end is mad, and is hung up on.
 
-    def __init__(self, *, hear: Callable[[JSONObject], None], lost: Callable[[], None]) -> None:
+    `lost` is called once: with True after that, with False when the other end is gone.
+    """
+
+    def __init__(self, *, hear: Callable[[JSONObject], None], lost: Callable[[bool], None]) -> None:
         self._hear = hear
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -27,9 +30,12 @@ class Channel(asyncio.Protocol):
         self._partial: list[bytes] = []
         self._size = 0
         self._outgoing: list[bytes] = []
+        self._mad = False
 
     @classmethod
-    async def open(cls, end: socket.socket, *, hear: Callable[[JSONObject], None], lost: Callable[[], None]) -> Self:
+    async def open(
+        cls, end: socket.socket, *, hear: Callable[[JSONObject], None], lost: Callable[[bool], None]
+    ) -> Self:
         """Speak over a connected stream socket, which belongs to the channel from now on."""
         _, channel = await asyncio.get_running_loop().create_connection(lambda: cls(hear=hear, lost=lost), sock=end)
         return channel
@@ -67,7 +73,7 @@ class Channel(asyncio.Protocol):
             self._abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost()
+        self._lost(self._mad)
 
     def _flush(self) -> None:
         if self._outgoing and self._transport is not None and not self._transport.is_closing():
@@ -76,6 +82,7 @@ class Channel(asyncio.Protocol):
         self._outgoing.clear()
 
     def _abort(self) -> None:
+        self._mad = True
         if self._transport is not None:
             self._transport.abort()
 

@@ -183,6 +183,7 @@ def _usage_to(usage: Usage) -> JSONObject:
         "cpu_ms": milliseconds(usage.cpu),
         "peak_memory_bytes": usage.peak_memory_bytes,
         "cgroups": cgroups,
+        "was_short_of_memory": usage.was_short_of_memory,
     }
 
 
@@ -192,4 +193,5 @@ def _usage_from(said: Said) -> Usage:
         cpu=timedelta(milliseconds=said["cpu_ms"]),
         peak_memory_bytes=said["peak_memory_bytes"],
         cgroups=frozenset(said["cgroups"]),
+        was_short_of_memory=said["was_short_of_memory"],
     )

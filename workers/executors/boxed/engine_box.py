@@ -22,13 +22,15 @@ from workers.executors.boxed.desk import Desk, Services
 from workers.executors.boxed.verdict import BoxDied, describe
 from workers.runner import wire
 from workers.runner.channel import Channel
-from workers.sandboxes.box.base import BoxedProgram
+from workers.sandboxes.box.base import BoxedProgram, CommandOutcome
 from workers.sandboxes.box.egress import Egress
 
 #: Seconds from a box's start to its first word: a cold interpreter, where boxes are not forked from a warm one.
 PATIENCE = 20.0
 #: Seconds that a run may take to stop when it is told to.
 STOP_PATIENCE = 5.0
+#: Seconds that a box has to end by itself once its engine has.
+LAST_WORDS = 1.0
 #: Happenings of one run that are taken.
 MOST_TOLD = 200_000
 #: How far a box's clock may be from ours; what it says of the time beyond that is not believed.
@@ -59,6 +61,7 @@ class EngineBox:
         self._known: set[str] = set()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._burial = asyncio.create_task(self._bury(), name="engine box")
+        self._is_gone = False
         #: Runs that it was ever given.
         self.given = 0
 
@@ -67,7 +70,7 @@ class EngineBox:
         """Meet the program in a box; raise Unavailable if it never says that it is ready."""
         box = cls(program, services, egress)
         try:
-            box._channel = await Channel.open(program.channel.dup(), hear=box._hear, lost=program.kill)
+            box._channel = await Channel.open(program.channel.dup(), hear=box._hear, lost=box._hung_up)
             async with asyncio.timeout(PATIENCE):
                 await box._ready
         except BaseException as problem:
@@ -79,7 +82,8 @@ class EngineBox:
 
     @property
     def is_dead(self) -> bool:
-        return self._burial.done()
+        """Whether it is of no more use; `aclose` confirms that nothing of it is left."""
+        return self._is_gone or self._burial.done()
 
     @property
     def runs(self) -> int:
@@ -115,10 +119,10 @@ class EngineBox:
         """Kill the box now; its runs hear of it once it is confirmed dead."""
         self._program.kill()
 
-    async def aclose(self) -> None:
-        """Kill the box, and return when it is confirmed dead."""
+    async def aclose(self) -> CommandOutcome:
+        """Kill the box, and tell how it ended when it is confirmed dead."""
         self.kill()
-        await asyncio.shield(self._burial)
+        return await asyncio.shield(self._burial)
 
     async def _stop(self, number: int, flight: _Flight) -> None:
         assert self._channel is not None
@@ -164,7 +168,15 @@ class EngineBox:
         except LostClaim as lost:  # another attempt has the run: it must end here, and the box live on
             flight.outcome.set_exception(lost)
 
-    async def _bury(self) -> None:
+    def _hung_up(self, mad: bool) -> None:
+        """Kill a box that is mad at once; one whose engine is gone gets a moment to tell how it ended."""
+        self._is_gone = True
+        if mad:
+            self.kill()
+        else:
+            asyncio.get_running_loop().call_later(LAST_WORDS, self.kill)
+
+    async def _bury(self) -> CommandOutcome:
         ending = await self._program.wait()
         if self._channel is not None:
             self._channel.close()
@@ -175,6 +187,7 @@ class EngineBox:
         for flight in self._flights.values():
             if not flight.outcome.done():
                 flight.outcome.set_exception(BoxDied(ending, alone=self.given == 1))
+        return ending
 
 
 def _order(order: RunOrder, terms: JSONObject) -> JSONObject:

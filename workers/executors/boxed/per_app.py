@@ -19,6 +19,7 @@ from workers.executors.boxed.overdue import in_time
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
 from workers.executors.boxed.verdict import BoxDied, describe, verdict
+from workers.sandboxes.box.base import CommandOutcome
 from workers.sandboxes.box.egress import Egress
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ class BoxPerApp:
         self._boxes: dict[tuple[str, Egress], asyncio.Future[EngineBox]] = {}
         #: Apps without a run, the one that has rested longest first, each with the end of its rest.
         self._resting: dict[tuple[str, Egress], asyncio.TimerHandle] = {}
-        self._closings: set[asyncio.Task[None]] = set()
+        self._closings: set[asyncio.Future[CommandOutcome]] = set()
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         kept = _Kept(events)

@@ -8,7 +8,7 @@ from workers.executors.base import RunOrder
 from workers.executors.boxed.overdue import in_time
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
-from workers.executors.boxed.verdict import BoxDied, verdict
+from workers.executors.boxed.verdict import BoxDied, verdict, with_hindsight
 
 
 class BoxPerRun:
@@ -21,11 +21,12 @@ class BoxPerRun:
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         box = await self._supply.take(Kind.for_run(order))
         try:
-            return await in_time(order, box.run(order, events, self._terms.of(order)))
+            outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
         except BoxDied as died:
-            return verdict(died.ending, self._terms.memory_mb)
+            outcome = verdict(died.ending, self._terms.memory_mb)
         finally:
-            await box.aclose()
+            ending = await box.aclose()
+        return with_hindsight(outcome, ending, self._terms.memory_mb)
 
     async def aclose(self) -> None:
         await self._supply.aclose()

@@ -6,10 +6,13 @@ import signal
 from datetime import timedelta
 from typing import assert_never
 
+from schemas.json import JSONObject
 from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError
 from workers.sandboxes.box.base import CommandOutcome, Exited, Stopped
 
 _MEMORY = "FLO_BOX_MEMORY_MB"
+#: What a want of memory looks like from inside a box.
+_SYMPTOMS = frozenset({ErrorKind.USER, ErrorKind.KILLED, ErrorKind.LOST, ErrorKind.INTERNAL})
 
 
 class BoxDied(Exception):
@@ -39,12 +42,7 @@ def verdict(ending: CommandOutcome, memory_mb: int) -> Outcome:
     """Judge a run that was alone in a box that died: what it did itself is its failure, the rest is ours."""
     match ending:
         case Stopped(error=RunError(kind=ErrorKind.MEMORY_EXCEEDED)):
-            message = (
-                f"the flow's box used more memory than its limit of {memory_mb:,} MB, engine and code together; use "
-                f"less, or have the operator raise {_MEMORY}"
-            )
-            details = {"limit": memory_mb, "raise_with": _MEMORY}
-            return Failed(error=RunError(kind=ErrorKind.MEMORY_EXCEEDED, message=message, details=details))
+            return Failed(error=_memory_exceeded(memory_mb))
         case Stopped(error=RunError(kind=ErrorKind.CANCELLED)):
             message = "something in the flow's box spoke for the engine and not as it does, so the box was killed"
             return Failed(error=RunError(kind=ErrorKind.KILLED, message=message))
@@ -57,6 +55,24 @@ def verdict(ending: CommandOutcome, memory_mb: int) -> Outcome:
             return Failed(error=RunError(kind=ErrorKind.KILLED, message=message))
         case _:
             assert_never(ending)
+
+
+def with_hindsight(outcome: Outcome, ending: CommandOutcome, memory_mb: int) -> Outcome:
+    """Blame the memory for a failure in a box that ran short of it: inside, a command was just killed."""
+    match outcome:
+        case Failed(error=error) if ending.usage.was_short_of_memory and error.kind in _SYMPTOMS:
+            return Failed(error=_memory_exceeded(memory_mb, node_id=error.node_id))
+        case _:
+            return outcome
+
+
+def _memory_exceeded(memory_mb: int, node_id: str | None = None) -> RunError:
+    message = (
+        f"the flow's box used more memory than its limit of {memory_mb:,} MB, engine and code together; use less, or "
+        f"have the operator raise {_MEMORY}"
+    )
+    details: JSONObject = {"limit": memory_mb, "raise_with": _MEMORY}
+    return RunError(kind=ErrorKind.MEMORY_EXCEEDED, message=message, node_id=node_id, details=details)
 
 
 def _signal(number: int) -> str:

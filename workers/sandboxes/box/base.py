@@ -109,6 +109,8 @@ class Usage:
     peak_memory_bytes: int
     #: Which limits were held by cgroups ("memory", "pids", "cpu"); the others by rlimits, per process.
     cgroups: frozenset[str]
+    #: The kernel killed something in the box for want of memory; known only where a cgroup holds it.
+    was_short_of_memory: bool = False
 
 
 #: Of what never ran.

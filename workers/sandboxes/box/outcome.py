@@ -226,4 +226,5 @@ def _usage(ending: Ending) -> Usage:
         cpu=timedelta(seconds=cpu),
         peak_memory_bytes=ending.tolls.peak_memory_bytes or largest,
         cgroups=ending.held,
+        was_short_of_memory=ending.tolls.oom_kills > 0,
     )
