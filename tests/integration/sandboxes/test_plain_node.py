@@ -31,6 +31,11 @@ export default async ({ends}) => {
 """
 
 
+def is_known(pid: int) -> bool:
+    """Tell whether a process is there, if only as a zombie."""
+    return Path(f"/proc/{pid}").exists()
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def pool() -> AsyncIterator[PlainNodePool]:
     async with PlainNodePool(hosts=1, warm_memory_mb=64) as opened:
@@ -121,6 +126,9 @@ async def test_a_program_ends_with_the_run_that_started_it(pool: PlainNodePool) 
     child = await value_of(pool, LEAVES_A_CHILD, {"ends": True})
     assert isinstance(child, int)
     await death_of(child)
+    # The run has left its host by the time that the next is through, and what it started is not even a zombie.
+    await value_of(pool, "export default () => new Promise((ok) => setTimeout(ok, 200))")
+    assert not is_known(child)
 
 
 async def test_a_program_ends_with_the_run_that_timed_out(pool: PlainNodePool) -> None:
@@ -165,10 +173,19 @@ async def test_code_that_kills_its_host_is_guilty_when_it_was_alone() -> None:
 
 
 async def test_a_thread_that_cannot_be_stopped_costs_its_host() -> None:
-    stubborn = "import { execSync } from 'child_process'; export default () => execSync('sleep 1000')"
+    stubborn = """
+    import { execSync } from 'child_process';
+    export default async () => {
+      console.log('begun');
+      execSync('sleep 1000');
+    }
+    """
     async with PlainNodePool(hosts=1, grace=SHORT) as pool:
+        heard = Heard()
         before = pool.pids
-        assert (await error_of(pool, order(stubborn, timeout=SHORT))).kind == ErrorKind.TIMED_OUT
+        running = asyncio.create_task(pool.run(order(stubborn), heard))
+        await heard.until(lambda: len(heard.lines) == 1)
+        running.cancel()
         await asyncio.gather(*map(death_of, before))
         assert await value_of(pool, "export default () => 1") == 1
 

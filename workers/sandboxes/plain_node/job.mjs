@@ -5,6 +5,8 @@ const LONGEST_DELAY = 2 ** 31 - 1;
 /** How often memory is looked at that V8's own limits leave out: buffers above all. */
 const WATCH_MS = 50;
 const MB = 1_000_000;
+/** How long a thread is given to reap what it started: a process that nobody reaps stays in the table of processes. */
+const REAP_MS = 100;
 
 export class Job {
   #order;
@@ -13,6 +15,7 @@ export class Job {
   #deadline;
   #watch;
   #children = new Set();
+  #over = false;
   #answer;
   #settle;
 
@@ -38,22 +41,34 @@ export class Job {
     this.#send({ type: "done", id: this.#order.id, ...this.#answer });
   }
 
-  /** Ends the thread, and every process that it started. */
+  /** Ends every process that the thread started, and the thread. */
   dispose() {
+    if (this.#over) return;
+    this.#over = true;
     clearTimeout(this.#deadline);
     clearInterval(this.#watch);
     this.#answerOnce({ kind: "stopped" });
-    for (const pid of this.#children) kill(pid);
-    this.#children.clear();
-    void this.#thread.terminate();
+    this.#children.forEach(kill);
+    if (this.#children.size === 0) void this.#thread.terminate();
+    else setTimeout(() => this.#thread.terminate(), REAP_MS);
   }
 
   #hear([type, first, second]) {
-    if (type === "child") this.#children.add(first);
-    if (type === "gone") this.#children.delete(first);
+    if (type === "child") this.#started(first);
+    if (type === "gone") this.#reaped(first);
     if (this.#answer !== undefined) return;
     if (type === "log") this.#send({ type: "log", id: this.#order.id, level: first, text: second });
     if (type === "answer") this.#answerOnce(this.#read(first));
+  }
+
+  #started(pid) {
+    this.#children.add(pid);
+    if (this.#over) kill(pid);
+  }
+
+  #reaped(pid) {
+    this.#children.delete(pid);
+    if (this.#over && this.#children.size === 0) void this.#thread.terminate();
   }
 
   #read(text) {
