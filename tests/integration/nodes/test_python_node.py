@@ -22,9 +22,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
         ("def main(**inputs): return sorted(inputs)", {"b": 1, "a": 2}, {"output": ["a", "b", "payload"]}),
         ("def main(): return None", {"ignored": 1}, {"output": None}),
         ("def main(*, payload): return payload", [1, 2], {"output": [1, 2]}),
+        ("import functools\nmain = functools.partial(lambda a, b: [a, b], 1)", {"b": 2}, {"output": [1, 2]}),
+        ("import functools\ndef log(f):\n    @functools.wraps(f)\n    def wrapped(*a, **k): return f(*a, **k)\n"
+         "    return wrapped\n@log\ndef main(n): return n", {"n": 1}, {"output": 1}),
         ("main = dict", {"a": 1}, {"output": {"a": 1, "payload": {"a": 1}}, "a": 1, "payload": {"a": 1}}),
     ],
-)
+)  # fmt: skip
 async def test_main_gets_the_inputs_that_it_names_and_its_result_is_the_ports(
     place: NamespaceBox, code: str, payload: JSONValue, result: Any
 ) -> None:

@@ -90,6 +90,12 @@ def _call(task: Task) -> Any:
 
 def _taken(main: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Leave out what main does not name, as a JavaScript function does: a root gets its payload in two forms."""
+    if isinstance(main, types.FunctionType) and not hasattr(main, "__wrapped__"):
+        code = main.__code__  # what inspect would read, in a hundredth of its time
+        if code.co_flags & inspect.CO_VARKEYWORDS:
+            return inputs
+        names = set(code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount])
+        return {name: value for name, value in inputs.items() if name in names}
     try:
         parameters = inspect.signature(main).parameters.values()
     except (TypeError, ValueError):
@@ -97,8 +103,8 @@ def _taken(main: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return inputs
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = {parameter.name for parameter in parameters if parameter.kind in named}
-    return {name: value for name, value in inputs.items() if name in names}
+    named_ones = {parameter.name for parameter in parameters if parameter.kind in named}
+    return {name: value for name, value in inputs.items() if name in named_ones}
 
 
 def _call_entry(task: Task) -> NoReturn:
