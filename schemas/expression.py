@@ -47,7 +47,7 @@ def truth(text: str, inputs: Mapping[str, JSONValue]) -> bool:
     return bool(evaluate(text, inputs))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)  # a parsed expression may take half a megabyte
 def _parse(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"an expression has at most {MAX_LENGTH} characters; given {len(text)}")

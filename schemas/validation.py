@@ -22,6 +22,8 @@ from schemas.wording import did_you_mean, listed, problems_of, short
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 #: Most nodes in one flow.
 MAX_NODES: Final = 50_000
+#: Most nodes that may run at the same time in the flows inside a node, over all levels of such nodes.
+MAX_INNER_AT_ONCE: Final = 10_000
 #: Deepest nesting of arrays and objects in a document; JSON tools give up soon after.
 MAX_DEPTH: Final = 100
 #: Rings named in one answer; breaking these usually breaks the rest.
@@ -43,6 +45,8 @@ class _Draft:
     connections: dict[int, Connection] = field(default_factory=dict)
     #: Every id that some node claims, also nodes that are otherwise wrong.
     ids: list[str] = field(default_factory=list)
+    #: How often this flow itself may run at the same time, when it stands inside a node.
+    at_once: int = 1
 
     suggestions: int = 0
 
@@ -199,6 +203,7 @@ def _check_meaning(draft: _Draft, catalog: Catalog, limits: PushLimits) -> None:
     _check_connections(draft, types, configs)
     _check_inputs(draft, types)
     _check_retries(draft, configs)
+    _check_rules(draft)
     _check_rings(draft)
 
 
@@ -256,12 +261,24 @@ def _check_configs(
         for refusal in config.refusals(limits):
             draft.wrong(f"{path}.{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
         for place, inner in config.inner_flows().items():
-            _check_inner(inner, f"{path}.{place}", draft, catalog, limits)
+            _check_inner(inner, f"{path}.{place}", draft, catalog, limits, at_once=config.inner_at_once())
     return configs
 
 
-def _check_inner(document: FlowDocument, path: str, outer: _Draft, catalog: Catalog, limits: PushLimits) -> None:
+def _check_inner(
+    document: FlowDocument, path: str, outer: _Draft, catalog: Catalog, limits: PushLimits, *, at_once: int
+) -> None:
+    at_once *= outer.at_once
+    nodes_at_once = at_once * min(document.settings.most_at_once, len(document.nodes))
+    if nodes_at_once > MAX_INNER_AT_ONCE:
+        outer.wrong(
+            path,
+            f"up to {nodes_at_once:,} nodes could run in here at the same time, but at most {MAX_INNER_AT_ONCE:,} may",
+            "lower max_parallel, or settings.max_parallel_nodes of the flow inside",
+        )
+        return
     inner = _Draft(
+        at_once=at_once,
         nodes=dict(enumerate(document.nodes)),
         connections=dict(enumerate(document.connections)),
         ids=[node.id for node in document.nodes],
@@ -325,6 +342,12 @@ def _check_connections(draft: _Draft, types: dict[int, NodeType], configs: dict[
 def _check_from_port(
     draft: _Draft, path: str, wire: Connection, *, source: NodeType, config: NodeConfig | None, rule: TriggerRule | None
 ) -> None:
+    if source.open_outputs and wire.from_port == ERROR_PORT and rule not in TAKES_FAILURES:
+        draft.note(
+            path,
+            f'taken for a port of its own: when node "{wire.from_node}" fails, node "{wire.to_node}" does not start',
+            f"give it a trigger_rule, if it is to start then: {listed(sorted(map(str, TAKES_FAILURES)))}",
+        )
     if source.open_outputs or source.output(wire.from_port) is not None or config is None:
         return
     if wire.from_port == ERROR_PORT:
@@ -348,6 +371,14 @@ def _check_from_port(
 def _some(ids: Sequence[str]) -> str:
     """Name what exists, as far as that helps."""
     return f"the flow has: {listed(ids[:10])}{', …' if len(ids) > 10 else ''}"
+
+
+def _check_rules(draft: _Draft) -> None:
+    fed = {wire.to_node for wire in draft.connections.values()}
+    for index, node in draft.nodes.items():
+        if node.trigger_rule is not None and node.id not in fed:
+            path = f"nodes[{index}].trigger_rule"
+            draft.note(path, f'nothing feeds node "{node.id}", so it starts with the flow, whatever its rule')
 
 
 def _check_inputs(draft: _Draft, types: dict[int, NodeType]) -> None:

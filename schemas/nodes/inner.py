@@ -43,12 +43,18 @@ class MapConfig(NodeConfig):
     on_item_error: Literal["stop", "continue"] = Field(
         default="stop", description="continue: null stands for the result of an item that failed"
     )
+    max_output_bytes: Whole = Field(
+        default=10_000_000, ge=1, le=100_000_000, description="limit on all results together, as JSON"
+    )
 
     @model_validator(mode="after")
     def _one_work(self) -> MapConfig:
         if (self.flow is None) is (self.node is None):
             raise ValueError('say what to do with each item: either "flow" (nodes, connections) or "node" (one node)')
         return self
+
+    def inner_at_once(self) -> int:
+        return self.max_parallel
 
     def inner_flows(self) -> Mapping[str, FlowDocument]:
         if self.flow is not None:
@@ -59,6 +65,9 @@ class MapConfig(NodeConfig):
 
 class RaceConfig(NodeConfig):
     flows: dict[Name, InnerFlow] = Field(min_length=2, max_length=20, description="the first that succeeds wins")
+
+    def inner_at_once(self) -> int:
+        return len(self.flows)
 
     def inner_flows(self) -> Mapping[str, FlowDocument]:
         return {f"flows.{name}": flow.document(name) for name, flow in self.flows.items()}

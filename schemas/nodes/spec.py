@@ -83,6 +83,10 @@ class NodeConfig(Part):
         """Give the flows that stand inside the config, by their place in it."""
         return {}
 
+    def inner_at_once(self) -> int:
+        """Tell how many of the flows inside run at the same time, at most."""
+        return 1
+
     def target(self, inputs: Mapping[str, JSONValue]) -> str | None:
         """Name the machine that the node will call, for circuit breakers; None when it calls none that it knows."""
         return None

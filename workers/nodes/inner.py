@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from schemas.json import JSONObject, JSONValue
+from schemas.json import JSONObject, JSONValue, dumps
 from schemas.nodes.inner import MAX_ITEMS, MapConfig, RaceConfig
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
 from workers.nodes.node import Inner, NodeCall, NodeError, node_error
@@ -46,6 +46,7 @@ class _Mapping:
         self._percent = 0
         self.results = {index: value for index, value in self._inner.kept.items() if index < len(items)}
         self._errors: dict[int, RunError] = {}
+        self._bytes = 0
 
     async def work_off(self, todo: Iterator[int]) -> None:
         """Take one item after the other, as long as there are any; several do this at once."""
@@ -58,6 +59,7 @@ class _Mapping:
                 case RunError() as error:
                     self._errors[index] = error
                 case [result]:
+                    self._weigh(result)
                     self.results[index] = result
                     await self._inner.keep(index, result)
             self._tell_progress()
@@ -71,6 +73,17 @@ class _Mapping:
             ],
             "succeeded": len(self.results),
         }
+
+    def _weigh(self, result: JSONValue) -> None:
+        self._bytes += len(dumps(result))
+        limit = self._call.config.max_output_bytes
+        if self._bytes > limit:
+            raise node_error(
+                ErrorKind.OUTPUT_EXCEEDED,
+                f"the results are bigger than {limit:,} bytes; raise max_output_bytes, or let each item give less",
+                limit=limit,
+                raise_with="max_output_bytes",
+            )
 
     def _tell_progress(self) -> None:
         done, all_ = len(self.results) + len(self._errors), len(self._items)

@@ -97,6 +97,14 @@ async def test_a_map_works_on_no_more_items_at_once_than_it_says() -> None:
     assert most == 3
 
 
+async def test_the_results_of_a_map_have_a_limit() -> None:
+    outcome = await run(mapping(max_output_bytes=30), {"items": [1, 2, 3]}, registry=script(double=double))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.kind is ErrorKind.OUTPUT_EXCEEDED
+    assert "the results are bigger than 30 bytes; raise max_output_bytes" in outcome.error.message
+
+
 async def test_what_an_inner_node_logs_is_heard_under_the_name_of_the_outer_one() -> None:
     events = MemorySink()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from document_maker import flow, node, wire
-from scripted_nodes import run, script, told
+from scripted_nodes import read, run, script, told
 
+from schemas.fold import nodes_from
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, Failed, RunError, Succeeded
 from schemas.run import EventType, Happening
@@ -134,6 +135,24 @@ async def test_skipping_spreads_to_all_that_depends_on_it() -> None:
 
     assert outcome == Succeeded(result={"output": "yes", "inputs": {"x": {"n": 2}}})
     assert started(events) == ["pick", "yes"]
+
+
+async def test_skipped_nodes_are_shown_as_skipped_once_the_run_is_over() -> None:
+    events = MemorySink()
+    raw = flow(
+        node("pick", "flow.branch", config={"if": "n > 1"}), node("yes", "ok"), node("no", "ok"),
+        wires=(wire("pick.true", "yes.x"), wire("pick.false", "no.x")),
+    )  # fmt: skip
+
+    await run(raw, {"n": 2}, registry=NODES, events=events)
+
+    over = Happening(EventType.RUN_COMPLETED, {"status": "succeeded"})
+    shown = nodes_from(read(raw, NODES), [*events.happenings, over])
+    assert [(view.id, view.status) for view in shown] == [
+        ("pick", "succeeded"),
+        ("yes", "succeeded"),
+        ("no", "skipped"),
+    ]
 
 
 async def test_ways_that_part_at_a_branch_meet_again() -> None:

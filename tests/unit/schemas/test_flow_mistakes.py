@@ -280,6 +280,19 @@ def test_mistakes_inside_a_map_or_a_race_are_reported_with_their_whole_path() ->
     }
 
 
+def test_maps_in_maps_may_not_run_more_nodes_at_once_than_any_flow() -> None:
+    inner = {
+        "nodes": [
+            node("each", "flow.map", config={"items": [1], "node": {"node_type": "debug.log"}, "max_parallel": 101})
+        ]
+    }
+
+    found = mistakes_in(flow(node("each", "flow.map", config={"items": [1], "flow": inner, "max_parallel": 100})))
+
+    message = found["nodes[0].config.flow.nodes[0].config.node"]
+    assert "up to 10,100 nodes could run in here at the same time, but at most 10,000 may" in message
+
+
 def test_a_ring_inside_a_map_is_found() -> None:
     inner = {"nodes": [code("a"), code("b")], "connections": [wire("a.x", "b.x"), wire("b.x", "a.x")]}
 
@@ -304,6 +317,26 @@ def test_the_error_of_a_node_is_only_for_those_who_start_when_it_has_failed() ->
         'port "error" of node "a" has a value only when that node has failed, and then node "say" does not start'
         ' | give node "say" a trigger_rule: all_done, all_failed, one_failed'
     )
+
+
+def test_what_a_connection_or_a_rule_does_not_do_is_noted() -> None:
+    raw = flow(
+        code(
+            "a",
+        ),
+        node("b", trigger_rule="all_done"),
+        node("say"),
+        wires=(wire("a.error", "say.message"),),
+    )
+
+    rule, error = sorted(read(raw)[1], key=lambda note: note.path, reverse=True)
+
+    assert (rule.path, rule.message) == (
+        "nodes[1].trigger_rule", 'nothing feeds node "b", so it starts with the flow, whatever its rule',
+    )  # fmt: skip
+    assert (error.path, error.fix) == (
+        "connections[0]", "give it a trigger_rule, if it is to start then: all_done, all_failed, one_failed",
+    )  # fmt: skip
 
 
 def test_a_status_that_a_node_never_fails_with_is_noted() -> None:
