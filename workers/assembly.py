@@ -73,7 +73,7 @@ class Assembly:
             served=identity.lanes,
             patience=timedelta(minutes=10),
         )
-        openings = Openings(settings)
+        openings = Openings(settings, holds=self._lease_holds)
         self._closing.append(openings.aclose)
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
@@ -107,6 +107,10 @@ class Assembly:
 
     def _call(self, jobs: Sequence[Job]) -> None:
         self.dispatcher.call(jobs)
+
+    def _lease_holds(self) -> bool:
+        # What is opened before the dispatcher asks only once there are runs.
+        return self.dispatcher.lease_holds()
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

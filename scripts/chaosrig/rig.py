@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: session of a group's member, and its partitions wait for that.
 LEASES = {"redis": 2.0, "sqs": 2.0, "kafka": 6.0}
 WORKERS = 3
+#: The troubles come so fast that an honest run may lose its worker again and again.
+_ATTEMPTS = 50
 #: Longest wait for the API, in seconds.
 _START = 60.0
 
@@ -43,7 +45,15 @@ class Rig:
     """The processes, each of which may be killed and started again."""
 
     def __init__(
-        self, home: Path, broker: Broker, database: Database, *, workers: int, concurrency: int, lease: float
+        self,
+        home: Path,
+        broker: Broker,
+        database: Database,
+        *,
+        workers: int,
+        concurrency: int,
+        lease: float,
+        max_attempts: int,
     ) -> None:
         self.home = home
         self.broker = broker
@@ -64,8 +74,7 @@ class Rig:
             "FLO_API_KEY": self.key,
             "FLO_LEASE_SECONDS": str(lease),
             "FLO_ALLOW_PRIVATE_NETWORK": "true",
-            # The troubles come so fast that an honest run may lose its worker again and again.
-            "FLO_MAX_ATTEMPTS": "50",
+            "FLO_MAX_ATTEMPTS": str(max_attempts),
             "FLO_V8_HOSTS": "1",
             "FLO_LOG_LEVEL": "warning",
             "TMPDIR": str(self.scratch),
@@ -179,14 +188,28 @@ async def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.asynccontextmanager
 async def open_rig(
-    carrier: str, db: str, *, workers: int = WORKERS, concurrency: int = 16, lease: float | None = None
+    carrier: str,
+    db: str,
+    *,
+    workers: int = WORKERS,
+    concurrency: int = 16,
+    lease: float | None = None,
+    max_attempts: int = _ATTEMPTS,
 ) -> AsyncIterator[Rig]:
     """Run a Flo on a broker and a database of its own until the end of the block."""
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flo-chaos-")))
         broker = await stack.enter_async_context(open_broker(carrier))
         database = await stack.enter_async_context(open_database(db, home))
-        rig = Rig(home, broker, database, workers=workers, concurrency=concurrency, lease=lease or LEASES[carrier])
+        rig = Rig(
+            home,
+            broker,
+            database,
+            workers=workers,
+            concurrency=concurrency,
+            lease=lease or LEASES[carrier],
+            max_attempts=max_attempts,
+        )
         stack.push_async_callback(rig.aclose)
         await rig.ready()
         if any(process.poll() is not None for process in rig.processes().values()):

@@ -42,8 +42,10 @@ _READY_FOR_RUNS, _READY_FOR_APPS = 2, 1
 class Openings:
     """The modes of one worker. What a mode needs is opened with it, and closed by `aclose`, the last first."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, holds: Callable[[], bool] = lambda: True) -> None:
+        """`holds` tells whether the worker still has its lease."""
         self._settings = settings
+        self._holds = holds
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._engine_boxes: NamespaceBox | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -123,6 +125,6 @@ class Openings:
     async def _boxes_with_engine(self) -> NamespaceBox:
         async with self._one_at_a_time:
             if self._engine_boxes is None:
-                self._engine_boxes = await open_engine_boxes(self._settings)
+                self._engine_boxes = await open_engine_boxes(self._settings, holds=self._holds)
                 self._closing.append(self._engine_boxes.aclose)
             return self._engine_boxes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sysconfig
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +33,10 @@ _ENTRY = "workers.runner.boxed:serve"
 _PROXY = f"http://127.0.0.1:{PROXY_PORT}"
 
 
-async def open_engine_boxes(settings: Settings, *, spares: int = 1) -> NamespaceBox:
+async def open_engine_boxes(settings: Settings, *, holds: Callable[[], bool], spares: int = 1) -> NamespaceBox:
     """Open the sandbox whose boxes are forked from a Python that has the engine imported.
 
+    Nothing goes out of them unless `holds` says that the worker still has its lease.
     Raises Unavailable with the reason of each way into a box.
     """
     hub = settings.hub
@@ -46,8 +49,10 @@ async def open_engine_boxes(settings: Settings, *, spares: int = 1) -> Namespace
     }
     preload = ("workers.runner.boxed",)
     box = await open_box(mounts=mounts, preload=preload, path=(_OURS, _LIBRARIES), spares=spares)
+    network = Network(holds=holds)
     if settings.allow_private_network:
-        box.open_proxy = partial(Proxy, network=Network(is_allowed=lambda _: True))
+        network = replace(network, is_allowed=lambda _: True)
+    box.open_proxy = partial(Proxy, network=network)
     return box
 
 

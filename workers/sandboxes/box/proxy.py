@@ -42,6 +42,9 @@ class Network:
     resolve: Callable[[str, int], Awaitable[list[str]]] = _resolve
     is_allowed: Callable[[str], bool] = is_public
     connect: Callable[[str, int], Awaitable[Streams]] = asyncio.open_connection
+    #: Whether the worker still has its lease. A box lives on while its worker is frozen: what it asked for in the
+    #: meantime must not be sent by a worker that others have taken for dead.
+    holds: Callable[[], bool] = lambda: True
 
 
 class _Refusal(Exception):
@@ -123,6 +126,8 @@ class Proxy:
     async def _reach(self, request: _Request) -> Streams:
         """Connect to a checked address of an allowed host."""
         host, port = request.host, request.port
+        if not self._network.holds():
+            raise _Refusal(503, "the worker's lease ran out")
         if not self._egress.allows(host, port):
             raise _Refusal(403, self._egress.refusal(host))
         try:
@@ -143,11 +148,11 @@ class Proxy:
             both.create_task(self._copy(upstream[0], client[1]))
 
     async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        """Copy to the end, then say so; stop everything when the box's allowance is used up."""
+        """Copy to the end, then say so; stop everything when the allowance, or the worker's lease, is used up."""
         try:
             while data := await source.read(_CHUNK):
                 self._bytes_left -= len(data)
-                if self._bytes_left < 0:
+                if self._bytes_left < 0 or not self._network.holds():
                     sink.transport.abort()
                     return
                 sink.write(data)
