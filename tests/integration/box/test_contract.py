@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.outcome import ErrorKind
-from tests.integration.box.boxes import command, ignore_output, limits, python, shell
+from tests.integration.box.boxes import command, ignore_output, limits, opened, python, shell
 from workers.sandboxes.box.base import Exited, ProgramOrder, Returned, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 
@@ -142,3 +142,21 @@ async def _readable(fd: int) -> None:
     loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
     await asyncio.wait_for(ended, 10)
     loop.remove_reader(fd)
+
+
+async def test_a_spare_box_takes_larger_and_smaller_limits_than_it_was_made_with(
+    request: pytest.FixtureRequest, box: NamespaceBox
+) -> None:
+    async with opened(request.node.callspec.params["box"], spares=1) as sparing:
+        for memory_mb in (32, 256, 64, 512):
+            source = f"def main(): return len(bytearray({memory_mb // 2} << 20))"
+            found = await sparing.run_python(python(source, memory_mb=memory_mb), ignore_output)
+            assert isinstance(found, Returned), found
+            await _spare_made(sparing)
+
+
+async def _spare_made(box: NamespaceBox) -> None:
+    """Return when the next order will get a box that was made for one like the last."""
+    async with asyncio.timeout(20):
+        while not box._spares:  # noqa: ASYNC110 - it tells nobody of its spares
+            await asyncio.sleep(0.002)
