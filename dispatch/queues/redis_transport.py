@@ -13,10 +13,13 @@ from queue import Empty
 from typing import Any
 from uuid import uuid4
 
+import structlog
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
 from schemas.json import dumps, loads
+
+log = structlog.get_logger()
 
 #: Most messages popped in one call, so that several workers share a short backlog.
 _MOST = 100
@@ -42,6 +45,14 @@ return found
 
 class JobQoS(virtual.QoS):  # type: ignore[misc]
     """Counts unacknowledged messages in memory; there is nothing in Redis to restore."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Give back what is not acknowledged. Kombu would write what it can't give back into files in /tmp."""
+        lost = super().restore_unacked()
+        if lost:
+            log.warning("message.not_given_back", messages=len(lost), error=repr(lost[0][0]))
+        # A hint that is gone is published again from SQL.
+        return []
 
 
 class JobChannel(stock.Channel):  # type: ignore[misc]
