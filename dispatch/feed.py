@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from dispatch.bell import Bell, Topic
+from dispatch.store.blobs import unpacked
 from dispatch.store.runs import run_events
 from dispatch.store.session import Store
 from schemas.run import EventType, Happening, RunEvent
@@ -43,7 +44,8 @@ class Feed:
             .limit(limit)
         )
         async with self._store.read() as connection:
-            return [event_of(row) for row in (await connection.execute(query)).mappings()]
+            rows = (await connection.execute(query)).mappings().all()
+            return [event_of(row) for row in await unpacked(connection, rows)]
 
     async def wait(self, run_id: str, *, after: int, timeout: timedelta) -> list[RunEvent]:
         """Read like `read`, but wait up to `timeout` for the first event to come."""
@@ -109,7 +111,7 @@ class _Ear:
             del self._followers[self._run_id]
 
 
-def event_of(row: RowMapping) -> RunEvent:
+def event_of(row: Mapping[Any, Any]) -> RunEvent:
     """Read a row of `run_events`."""
     return RunEvent(
         row["run_id"], row["seq"], Happening(EventType(row["type"]), row["data"], row["node_id"], row["time"])

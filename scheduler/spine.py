@@ -65,7 +65,7 @@ async def open_spine(
     Raises Unavailable or SettingsError with the fix.
     """
     async with AsyncExitStack() as closing:
-        store = await Store.open(settings.store_url)
+        store = await Store.open(settings.store_url, blob_threshold=settings.blob_threshold_bytes)
         closing.push_async_callback(store.aclose)
         vault = Vault.open(settings.home)
         await ensure_admin_key(store, settings)

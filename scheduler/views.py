@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
-from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from dispatch.store.history import read_documents, read_histories
+from dispatch.store.runs import RunRecord
 from scheduler.starting import as_text
 from schemas.flow import FlowDocument
 from schemas.fold import nodes_from
@@ -22,7 +22,7 @@ def answer(value: JSONValue, *, status: int = 200, headers: dict[str, str] | Non
     return Response(dumps(value), status, headers=headers, media_type="application/json")
 
 
-async def run_views(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[JSONObject]:
+async def run_views(connection: AsyncConnection, rows: Sequence[RunRecord]) -> list[JSONObject]:
     """Show runs with their nodes."""
     histories = await read_histories(connection, [row["id"] for row in rows])
     documents = await read_documents(connection, [(row["app"], row["flow"], row["version"]) for row in rows])
@@ -37,7 +37,7 @@ def _read(document: JSONObject) -> FlowDocument | None:
         return None
 
 
-def _run_view(row: RowMapping, document: FlowDocument | None, happenings: Iterable[Happening]) -> JSONObject:
+def _run_view(row: RunRecord, document: FlowDocument | None, happenings: Iterable[Happening]) -> JSONObject:
     nodes = [] if document is None else nodes_from(document, happenings)
     # Said only while it is so.
     waiting = {"waiting_for": row["blocked_by"]} if row["status"] == "queued" and row["blocked_by"] is not None else {}

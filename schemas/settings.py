@@ -151,6 +151,8 @@ class Settings(BaseModel):
     lease_seconds: float = Field(default=10.0, ge=1, validation_alias="FLO_LEASE_SECONDS")
     #: Days for which finished runs are kept, with their events, attempts and deliveries; 0 is for ever.
     retention_days: float = Field(default=30.0, ge=0, le=36_500, validation_alias="FLO_RETENTION_DAYS")
+    #: Payloads, results and outputs whose JSON is longer than this, in bytes, are kept once, beside the rows.
+    blob_threshold_bytes: int = Field(default=256 * 1024, ge=1024, validation_alias="FLO_BLOB_THRESHOLD_BYTES")
     #: Days for which dead letters are kept; 0 is for ever.
     dead_letter_days: float = Field(default=90.0, ge=0, le=36_500, validation_alias="FLO_DEAD_LETTER_DAYS")
     #: npm packages that code nodes may depend on, comma-separated: `lodash, zod@^3, @acme/slug@1.0.0`; `*` is any.

@@ -60,7 +60,7 @@ class Assembly:
 
     async def _open(self) -> None:
         settings, identity = self._settings, self._identity
-        store = await Store.open(settings.store_url)
+        store = await Store.open(settings.store_url, blob_threshold=settings.blob_threshold_bytes)
         self._closing.append(store.aclose)
         self.morgue = Morgue(store)
         bell = open_bell(control_url(settings))

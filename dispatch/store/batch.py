@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Connection, Executable, Row, bindparam, exists, func, insert, select, update
 
 from dispatch.claims import Claim, LostClaim
+from dispatch.store.blobs import Packing, unpack
 from dispatch.store.line import apps, open_gates, pass_on, read_asking
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
 from schemas.errors import Conflict
@@ -208,7 +209,8 @@ def _start(
     now = datetime.now(UTC)
     first = asked[0][1]
     taken = connection.execute(take, {"ids": run_ids, "by": first.owner, "way": first.executor, "at": now})
-    claims = {row[0]: Claim(**dict(zip(_CLAIM_FIELDS, row, strict=True))) for row in taken}
+    rows = unpack(connection, [dict(zip(_CLAIM_FIELDS, row, strict=True)) for row in taken])
+    claims = {row["run_id"]: Claim(**row) for row in rows}
     if not claims:
         return set()
     started = set(claims)
@@ -267,6 +269,8 @@ def _append(
     if not asked:
         return
     held = _held(connection, [one.claim for _, one in asked])
+    packing = Packing(connection)
+    app_of = {one.claim.run_id: one.claim.app for _, one in asked}
     events: list[RunEvent] = []
     for index, one in asked:
         attempt, last_seq = held.get(one.claim.run_id, (None, 0))
@@ -276,9 +280,10 @@ def _append(
         else:
             answers[index] = LostClaim(one.claim.run_id)
     ends = [(index, one) for index, one in recorded if index not in answers]
-    events.extend(_end(connection, ends, answers))
+    events.extend(_end(connection, ends, answers, packing))
     if events:
-        connection.execute(_INSERT_EVENT, [_event_row(event) for event in events])
+        connection.execute(_INSERT_EVENT, [_event_row(event, app_of[event.run_id], packing) for event in events])
+    packing.write()
     still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
         one.claim.run_id for _, one in ends
     }
@@ -304,7 +309,7 @@ _HELD = (
 )
 
 
-def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answers) -> list[RunEvent]:
+def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answers, packing: Packing) -> list[RunEvent]:
     if not ends:
         return []
     now = datetime.now(UTC)
@@ -320,7 +325,7 @@ def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answer
             {
                 "run": claim.run_id,
                 "to": str(status),
-                "said": result,
+                "said": packing.pack(result, app=claim.app, run_id=claim.run_id),
                 "failure": error.model_dump(mode="json") if error and not again else None,
                 "seq": seq,
                 "over": None if again else now,
@@ -418,7 +423,7 @@ def _next_job(claim: Claim) -> Job:
     )
 
 
-def _event_row(event: RunEvent) -> dict[str, Any]:
+def _event_row(event: RunEvent, app: str, packing: Packing) -> dict[str, Any]:
     said = event.happening
     return {
         "run_id": event.run_id,
@@ -426,5 +431,5 @@ def _event_row(event: RunEvent) -> dict[str, Any]:
         "type": said.type,
         "node_id": said.node_id,
         "time": said.time,
-        "data": said.data,
+        "data": packing.pack(said.data, app=app, run_id=event.run_id),
     }

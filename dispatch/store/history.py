@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dispatch.store.blobs import unpacked
 from dispatch.store.flows import flow_versions
 from dispatch.store.runs import run_events
 from schemas.json import JSONObject
@@ -32,7 +33,7 @@ async def read_histories(connection: AsyncConnection, run_ids: Iterable[str]) ->
         .order_by(run_events.c.run_id, run_events.c.seq)
     )
     histories: dict[str, list[Happening]] = {run_id: [] for run_id in ids}
-    for row in (await connection.execute(query)).mappings():
+    for row in await unpacked(connection, (await connection.execute(query)).mappings().all()):
         histories[row["run_id"]].append(Happening(EventType(row["type"]), row["data"], row["node_id"], row["time"]))
     return histories
 

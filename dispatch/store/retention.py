@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select
 
 from dispatch.leases import workers
+from dispatch.store.blobs import forget_blobs
 from dispatch.store.dead_messages import dead_messages
 from dispatch.store.runs import attempts, outbox, run_events, runs
 from dispatch.store.triggers import deliveries
@@ -45,6 +46,7 @@ def prune_runs(connection: Connection, keep: Retention, *, after: str, most: int
     )
     ids = list(connection.scalars(query))
     if ids:
+        forget_blobs(connection, ids, before=newest)
         for column in (run_events.c.run_id, attempts.c.run_id, outbox.c.run_id, runs.c.id):
             connection.execute(delete(column.table).where(column.in_(ids)))
     return len(ids), ids[-1] if len(ids) == most else None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import Connection, CursorResult, RowMapping, bindparam, delete, insert, literal_column, select, update
 from sqlalchemy import Table as SqlTable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from dispatch.store.blobs import Packing, unpacked
 from dispatch.store.tables import AttemptRow, OutboxRow, RunEventRow, RunRow
 from schemas.errors import Conflict
 from schemas.ids import new_id
@@ -23,6 +24,9 @@ runs = cast(SqlTable, RunRow.__table__)
 run_events = cast(SqlTable, RunEventRow.__table__)
 outbox = cast(SqlTable, OutboxRow.__table__)
 attempts = cast(SqlTable, AttemptRow.__table__)
+
+#: A row of `runs`, by column names.
+RunRecord: TypeAlias = Mapping[Any, Any]
 
 #: How long the process that accepted a run may take to publish it before the relay does.
 PUBLISH_GRACE = timedelta(seconds=2)
@@ -78,7 +82,9 @@ def put_runs(connection: Connection, new: Sequence[NewRun], *, tracked_only: boo
     now = datetime.now(UTC)
     if tracked_only:  # nothing claims such a run, so it must not keep a place under its key
         new = [replace(run, concurrency_key=None) for run in new]
-    connection.execute(_INSERT_RUN, [_run_row(run, now) for run in new])
+    packing = Packing(connection)
+    connection.execute(_INSERT_RUN, [_run_row(run, now, packing) for run in new])
+    packing.write()
     connection.execute(_INSERT_EVENT, [_queued_row(run, now) for run in new])
     if tracked_only:
         return []
@@ -92,9 +98,10 @@ _INSERT_EVENT = insert(run_events)
 _INSERT_OUTBOX = insert(outbox)
 
 
-async def read_run(connection: AsyncConnection, run_id: str) -> RowMapping | None:
+async def read_run(connection: AsyncConnection, run_id: str) -> RunRecord | None:
     """Read one run with all its columns."""
-    return (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().one_or_none()
+    rows = (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().all()
+    return next(iter(await unpacked(connection, rows)), None)
 
 
 async def list_runs(
@@ -106,7 +113,7 @@ async def list_runs(
     event: str | None = None,
     cursor: str | None = None,
     limit: int = 100,
-) -> tuple[Sequence[RowMapping], str | None]:
+) -> tuple[Sequence[RunRecord], str | None]:
     """List runs, newest first; the cursor is the id of the last one shown."""
     query = select(runs).order_by(runs.c.id.desc()).limit(limit + 1)
     if status is not None:
@@ -118,7 +125,8 @@ async def list_runs(
     if cursor is not None:
         query = query.where(runs.c.id < cursor)
     rows = (await connection.execute(query)).mappings().all()
-    return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
+    next_cursor = rows[limit - 1]["id"] if len(rows) > limit else None
+    return await unpacked(connection, rows[:limit]), next_cursor
 
 
 async def finish_unowned(connection: AsyncConnection, row: RowMapping, status: RunStatus, error: RunError) -> None:
@@ -291,7 +299,7 @@ def _job(*, run_id: str, app: str, lane: Lane, attempt: int, priority: int, grou
     )
 
 
-def _run_row(run: NewRun, now: datetime) -> dict[str, Any]:
+def _run_row(run: NewRun, now: datetime, packing: Packing) -> dict[str, Any]:
     return {
         "id": run.id,
         "app": run.app,
@@ -306,7 +314,7 @@ def _run_row(run: NewRun, now: datetime) -> dict[str, Any]:
         "priority": run.priority,
         "mode": run.mode,
         "backend_config": run.backend_config,
-        "payload": run.payload,
+        "payload": packing.pack(run.payload, app=run.app, run_id=run.id),
         "concurrency_key": run.concurrency_key,
         "idempotency_key": run.idempotency_key,
         "request_hash": run.request_hash,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL, Connection
@@ -20,6 +20,8 @@ from dispatch.store.migrate import migrate
 from schemas.errors import SettingsError, Unavailable
 
 Answer = TypeVar("Answer")
+#: What every connection of a store knows.
+Options: TypeAlias = dict[str, Any]
 
 #: How long a writer waits for another process's transaction on SQLite, in milliseconds.
 _BUSY_TIMEOUT_MS = 10_000
@@ -45,21 +47,23 @@ class Store:
         self._writing = asyncio.Semaphore(1 if self.sqlite else 8)
 
     @classmethod
-    async def open(cls, url: str) -> Store:
+    async def open(cls, url: str, *, blob_threshold: int | None = 256 * 1024) -> Store:
         """Open and migrate. Safe when several processes start at once.
 
-        Raises SettingsError for an URL that names no known database, Unavailable when it can't be reached or written.
+        Values whose JSON is longer than `blob_threshold` bytes are kept beside their rows (`blobs.py`). Raises
+        SettingsError for an URL that names no known database, Unavailable when it can't be reached or written.
         """
         address = _address(url)
         if address.get_backend_name() == "sqlite":
             _make_folder(address)
-        engine = _engine(address)
+        options: Options = {"flo_blob_threshold": blob_threshold}
+        engine = _engine(address, options)
         try:
             await migrate(engine)
         except (OSError, DBAPIError, sqlite3.Error) as error:
             await engine.dispose()
             raise Unavailable(_explain(address, error)) from error
-        return cls(engine, _quick_engine(address))
+        return cls(engine, _quick_engine(address, options))
 
     async def transact(self, work: Callable[[Connection], Answer]) -> Answer:
         """Do `work` on a plain connection in one transaction; for the busy writes.
@@ -133,18 +137,22 @@ def _make_folder(address: URL) -> None:
         raise Unavailable(_explain(address, error)) from error
 
 
-def _engine(address: URL) -> AsyncEngine:
+def _engine(address: URL, options: Options) -> AsyncEngine:
     if address.get_backend_name() != "sqlite":
-        return create_async_engine(address, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_recycle=1800)
-    engine = create_async_engine(address, pool_size=5, max_overflow=20)
+        return create_async_engine(
+            address, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_recycle=1800, execution_options=options
+        )
+    engine = create_async_engine(address, pool_size=5, max_overflow=20, execution_options=options)
     _prepare_sqlite(engine.sync_engine)
     return engine
 
 
-def _quick_engine(address: URL) -> Engine | None:
+def _quick_engine(address: URL, options: Options) -> Engine | None:
     if address.get_backend_name() != "sqlite":
         return None
-    engine = create_engine(address.set(drivername="sqlite"), connect_args={"check_same_thread": False})
+    engine = create_engine(
+        address.set(drivername="sqlite"), connect_args={"check_same_thread": False}, execution_options=options
+    )
     _prepare_sqlite(engine)
     return engine
 

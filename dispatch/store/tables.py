@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +37,24 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else datetime.fromtimestamp(value / _MICROSECOND, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A value that is JSON text already."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRef:
+    """Stands in a row for a value that is kept in `blobs`."""
+
+    digest: str
+
+
+#: Begins the text of a reference; no JSON text begins so.
+_REFERENCE = "@"
+
+
 class Json(TypeDecorator[Any]):
     """A user's JSON as text: exactly what was given comes back, on every database."""
 
@@ -43,10 +62,16 @@ class Json(TypeDecorator[Any]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else dumps(value)
+        if value is None:
+            return None
+        if type(value) is Written:
+            return value.text
+        return f"{_REFERENCE}{value.digest}" if type(value) is BlobRef else dumps(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        return None if value is None else loads(value)
+        if value is None:
+            return None
+        return BlobRef(value[1:]) if value.startswith(_REFERENCE) else loads(value)
 
 
 class Table(DeclarativeBase):
@@ -292,6 +317,31 @@ class OutboxRow(Table):
     due_at: Mapped[datetime] = mapped_column(Instant, index=True)
     #: Written when a run in line was called: a late receipt for the message before must not delete it.
     called: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+
+
+class BlobRow(Table):
+    """A large value of an app's runs, as JSON text."""
+
+    __tablename__ = "blobs"
+
+    #: SHA-256 of the app's name and the content.
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    #: Whether `body` is compressed (zlib).
+    deflated: Mapped[bool] = mapped_column(Boolean)
+    #: The content's length in bytes.
+    size: Mapped[int] = mapped_column(Integer)
+    #: When a run last came to refer to it.
+    touched_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class RunBlobRow(Table):
+    """A run, or one of its events, refers to a blob."""
+
+    __tablename__ = "run_blobs"
+
+    run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class DeadMessageRow(Table):

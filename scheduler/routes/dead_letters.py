@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from dispatch.store.dead_messages import discard_message, list_messages
-from dispatch.store.runs import list_attempts, list_runs, redrive, redrive_many
+from dispatch.store.runs import RunRecord, list_attempts, list_runs, redrive, redrive_many
 from scheduler.auth import Caller, Scope
 from scheduler.routes.docs import PROBLEMS, AppFilter, Cursor, FlowFilter, Limit, MessageId, Page, RunId, Started
 from scheduler.routes.invoke import answer_started
@@ -183,7 +183,7 @@ async def _redrive_many(spine: Spine, app: str | None, flow: str | None) -> tupl
     return redriven, True
 
 
-async def _dead_runs(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[JSONObject]:
+async def _dead_runs(connection: AsyncConnection, rows: Sequence[RunRecord]) -> list[JSONObject]:
     tries = await list_attempts(connection, *(row["id"] for row in rows))
     views = await run_views(connection, rows)
     return [

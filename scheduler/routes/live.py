@@ -12,6 +12,7 @@ from sqlalchemy import and_, or_, select
 from starlette.websockets import WebSocketState
 
 from dispatch.feed import event_of
+from dispatch.store.blobs import unpacked
 from dispatch.store.runs import run_events, runs
 from scheduler.auth import Scope
 from scheduler.spine import Spine, spine_of
@@ -92,7 +93,8 @@ class _News:
         if self._app is not None:
             query = query.where(runs.c.app == self._app)
         async with self._spine.store.read() as connection:
-            events = [event_of(row) for row in (await connection.execute(query)).mappings()]
+            rows = (await connection.execute(query)).mappings().all()
+            events = [event_of(row) for row in await unpacked(connection, rows)]
         for event in events:
             self._sent[event.run_id] = event.seq
             self._sent.move_to_end(event.run_id)

@@ -7,12 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import RowMapping
 from starlette.responses import Response
 
 from dispatch.bell import Topic
 from dispatch.store.release import request_cancel
-from dispatch.store.runs import NewRun, list_runs, read_run
+from dispatch.store.runs import NewRun, RunRecord, list_runs, read_run
 from scheduler.auth import Caller, Scope, bearer_of
 from scheduler.following import event_stream, is_over, next_events
 from scheduler.requests import read_body
@@ -221,7 +220,7 @@ async def page_of_runs(
     return answer({"items": list(views), "next_cursor": next_cursor})
 
 
-async def find_run(spine: Spine, caller: Caller, run: str, scope: Scope) -> RowMapping:
+async def find_run(spine: Spine, caller: Caller, run: str, scope: Scope) -> RunRecord:
     """Find a run of the caller's. One of another app does not exist for them."""
     async with spine.store.read() as connection:
         row = await read_run(connection, run)
@@ -231,7 +230,7 @@ async def find_run(spine: Spine, caller: Caller, run: str, scope: Scope) -> RowM
     return row
 
 
-async def _find_for_poll(spine: Spine, request: Request, run: str, poll_token: str | None) -> RowMapping:
+async def _find_for_poll(spine: Spine, request: Request, run: str, poll_token: str | None) -> RunRecord:
     given = poll_token or bearer_of(request)
     right = spine.tokens.read(given) if given is not None and given.count(".") == 2 else None
     if right is None:
