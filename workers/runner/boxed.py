@@ -21,10 +21,13 @@ from workers.runner import wire
 from workers.runner.asks import Asks
 from workers.runner.channel import Channel
 from workers.runner.inside import Inside, open_inside
+from workers.sandboxes.box.inside import kernel
 
 
 def serve(fd: int, **given: Any) -> None:
     """Be the entry of a box (`ProgramOrder.entry`): serve the worker at `fd` until it hangs up."""
+    # Code of the run may be another process of the same user: it must neither read nor write this one (ptrace(2)).
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     uvloop.run(_serve(socket.socket(fileno=fd), given))
 
 

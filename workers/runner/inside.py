@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 import httpx
 import structlog
 
+from schemas.outcome import ErrorKind, RunError
 from schemas.settings import ExecutionMode
 from workers.engine.registry import HubRegistry, Registry
 from workers.nodes.node import NodeTools
@@ -22,7 +23,7 @@ from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
 from workers.runner.asks import AskedBox, AskedPreparer, Asks
 from workers.sandboxes.base import CodeOrder, CodeOutcome, CodeSandbox, OnLog
-from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome
+from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.box.plain import open_plain
@@ -128,10 +129,12 @@ class StartedPlain:
         self._opening: asyncio.Task[NamespaceBox] | None = None
 
     async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
-        return await (await self._open()).run(order, on_output)
+        outcome = await (await self._open()).run(order, on_output)
+        return _killed(outcome) if isinstance(outcome, Stopped) else outcome
 
     async def run_python(self, order: PythonOrder, on_output: OnOutput) -> PythonOutcome:
-        return await (await self._open()).run_python(order, on_output)
+        outcome = await (await self._open()).run_python(order, on_output)
+        return _killed(outcome) if isinstance(outcome, Stopped) else outcome
 
     async def aclose(self) -> None:
         if self._opening is not None:
@@ -141,6 +144,14 @@ class StartedPlain:
         if self._opening is None:
             self._opening = asyncio.create_task(open_plain(environment=self._environment), name="plain place")
         return await asyncio.shield(self._opening)
+
+
+def _killed(stopped: Stopped) -> Stopped:
+    """What is lost in a box of one run was ended by that run: nobody else can."""
+    if stopped.error.kind is not ErrorKind.LOST:
+        return stopped
+    message = f"something in the flow ended the place in which its commands run: {stopped.error.message}"
+    return replace(stopped, error=RunError(kind=ErrorKind.KILLED, message=message))
 
 
 def _log_to_stderr() -> None:

@@ -168,7 +168,7 @@ async def test_a_run_whose_host_dies_is_lost_and_never_starts_twice(tmp_path: Pa
 async def test_code_that_kills_its_host_is_guilty_when_it_was_alone() -> None:
     async with PlainNodePool(hosts=1) as pool:
         error = await error_of(pool, "export default () => process.kill(process.pid, 'SIGSEGV')")
-        assert (error.kind, error.message) == (ErrorKind.INTERNAL, "code.js crashed its Node host (exit code -11)")
+        assert (error.kind, error.message) == (ErrorKind.KILLED, "code.js crashed its Node host (exit code -11)")
         assert await value_of(pool, "export default () => 1") == 1
 
 

@@ -96,7 +96,7 @@ async def test_the_run_that_crashes_its_host_is_guilty_and_the_others_succeed() 
         running, heard = await start_innocents(pool, 5, wait=200)
         error = await error_of(pool, "crash")
         assert (error.kind, error.message) == (
-            ErrorKind.INTERNAL,
+            ErrorKind.KILLED,
             "code.js crashed its V8 host each time it was tried (exit code -11)",
         )
         assert await asyncio.gather(*running) == [CodeReturned(n) for n in range(5)]

@@ -69,6 +69,10 @@ def lost(reason: str) -> CodeFailed:
     return CodeFailed(RunError(kind=ErrorKind.LOST, message=reason))
 
 
+def killed(reason: str) -> CodeFailed:
+    return CodeFailed(RunError(kind=ErrorKind.KILLED, message=reason))
+
+
 def internal_error(reason: str) -> CodeFailed:
     return CodeFailed(RunError(kind=ErrorKind.INTERNAL, message=reason))
 

@@ -9,7 +9,7 @@ from enum import Enum, IntEnum, auto
 
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, OnLog
 from workers.sandboxes.node.host import NodeHost
-from workers.sandboxes.node.outcome import internal_error, lost, memory_exceeded, timed_out
+from workers.sandboxes.node.outcome import killed, lost, memory_exceeded, timed_out
 
 #: Times that a run is started among others, whoever ended its host; after that it runs alone.
 MOST_STARTS = 4
@@ -144,7 +144,7 @@ def _sentence(flight: Flight, seat: Seat) -> CodeFailed:
         return memory_exceeded(order)
     if death.code == -signal.SIGKILL:
         return lost(f"The {name} host of {order.filename} was killed{often}, perhaps by the kernel for want of memory")
-    return internal_error(f"{order.filename} crashed its {name} host{often} (exit code {death.code})")
+    return killed(f"{order.filename} crashed its {name} host{often} (exit code {death.code})")
 
 
 def _lost_with(seat: Seat, order: CodeOrder) -> CodeFailed:
