@@ -1,9 +1,8 @@
-"""Puts an example package where Python finds it, as if it were installed."""
+"""Lets these tests import the example package; its entry points are for the processes that they start."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent / "package"
-sys.path.append(str(PACKAGE))
+sys.path.append(str(Path(__file__).parent / "package"))
