@@ -45,6 +45,8 @@ async def test_a_run_that_kills_its_worker_is_given_up_and_harms_no_other_worker
 
         killed = {await kill_whoever_takes(rig, poison, attempt) for attempt in range(1, ATTEMPTS + 1)}
         await feeding
+        # On workers that nobody kills any more.
+        await load.feed(20)
         await wait_for_the_end(rig, patience=PATIENCE)
 
         run = (await rig.http.get(f"/api/v1/runs/{poison}")).json()
