@@ -10,7 +10,7 @@ BAD = {"works": False, "detail": "refused", "fix": "run the worker as root"}
 REPORT: dict[str, Any] = {
     "chosen": "bubblewrap",
     "default_mode": "SANDBOX_CODE_AND_PROCESS",
-    "modes": dict.fromkeys(("SANDBOX_PROCESS", "SANDBOX_CODE_AND_PROCESS"), {"works": True, "detail": ""}),
+    "modes": {mode: {"works": True, "detail": ""} for mode in ("SANDBOX_PROCESS", "SANDBOX_CODE_AND_PROCESS")},
     "ways": [{"name": "zygote", **BAD}, {"name": "bubblewrap", "works": True, "detail": "ran a box", "fix": ""}],
     "limits": [{"name": "memory", **BAD}],
     "kernel": [{"name": "root", **BAD}, {"name": "seccomp", "works": True, "detail": "errno", "fix": ""}],
