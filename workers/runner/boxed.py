@@ -15,7 +15,6 @@ from schemas.flow import FlowDocument
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
 from schemas.run import Happening
 from workers.engine.drive import run_flow
-from workers.engine.registry import Registry
 from workers.nodes.node import NodeTools
 from workers.runner import wire
 from workers.runner.asks import Asks
@@ -74,17 +73,23 @@ class Runner:
         assert self._channel is not None and self._asks is not None
         tools = self._inside.tools_for(order, self._asks, run)
         sink = _Sink(self._channel, self._asks, run)
-        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside.registry)
+        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside)
         del self._runs[run]
         self._channel.say({"say": "done", "run": run, "outcome": wire.outcome_to(outcome)})
 
 
-async def _attempt(
-    document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, registry: Registry
-) -> Outcome:
+async def _attempt(document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, inside: Inside) -> Outcome:
     try:
         past = [wire.happening_from(said) for said in order["past"]]
-        return await run_flow(document, order["payload"], tools=tools, events=sink, past=past, registry=registry)
+        return await run_flow(
+            document,
+            order["payload"],
+            tools=tools,
+            events=sink,
+            past=past,
+            registry=inside.registry,
+            shared=inside.shared,
+        )
     except asyncio.CancelledError:
         return Cancelled(reason="stopped from outside")
     except Exception as bug:  # noqa: BLE001 - the edge of a run: it must end, and say how

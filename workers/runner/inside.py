@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ import structlog
 from schemas.outcome import ErrorKind, RunError
 from schemas.settings import ExecutionMode
 from workers.engine.registry import HubRegistry, Registry
+from workers.engine.shared import Shared
 from workers.nodes.node import NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
@@ -41,6 +42,8 @@ class Inside:
     here: StartedPlain | None
     http: httpx.AsyncClient
     registry: Registry
+    #: Circuits, bulkheads and results.
+    shared: Shared = field(default_factory=Shared)
 
     def tools_for(self, order: wire.Said, asks: Asks, run: int) -> NodeTools:
         """Make what the nodes of one run may use."""
