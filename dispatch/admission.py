@@ -1,4 +1,4 @@
-"""Which runs of an app may start now, as its limits stand. Pure: `store/line.py` reads what it needs and does it.
+"""Which runs of an app may start now, as its limits stand. Pure: `store/turns.py` reads, `store/line.py` writes.
 
 Runs start in the order of their places: priority, then age. A run that waits for its key's turn is stepped over by
 those behind it; one that waits for the app itself is stepped over by nobody.

@@ -16,10 +16,12 @@ from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_
 
 from dispatch.leases import workers
 from dispatch.queues.base import Queue
-from dispatch.store.line import Scope, open_gates, pass_on, stalled
+from dispatch.store.gates import Scope, open_gates
+from dispatch.store.line import pass_on
 from dispatch.store.release import lose_runs
 from dispatch.store.runs import job_of, outbox, runs
 from dispatch.store.session import Store
+from dispatch.store.turns import stalled
 
 log = structlog.get_logger()
 

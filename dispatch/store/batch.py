@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Executable, Row, bindparam, exists, func, ins
 
 from dispatch.claims import Claim, LostClaim
 from dispatch.store.blobs import Packing, unpack
-from dispatch.store.line import apps, open_gates, pass_on, read_asking
+from dispatch.store.gates import apps, open_gates, read_asking
+from dispatch.store.line import pass_on
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
 from schemas.errors import Conflict
 from schemas.job import Job

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dispatch.store.line import apps, open_gates, pass_on
+from dispatch.store.gates import apps, open_gates
+from dispatch.store.line import pass_on
 from schemas.app import AppLimits
 
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, RowMapping, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dispatch.store.line import Gate, free, open_gates
+from dispatch.store.gates import Gate, open_gates
+from dispatch.store.line import free
 from dispatch.store.runs import finish_unowned, lose_attempt, runs
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import RunStatus

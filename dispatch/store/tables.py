@@ -372,6 +372,8 @@ class WorkerRow(Table):
     pid: Mapped[int] = mapped_column(Integer)
     lanes: Mapped[list[str]] = mapped_column(Json)
     concurrency: Mapped[int] = mapped_column(Integer)
+    #: What stands between its runs' code and its machine; None of a worker that did not say.
+    execution_mode: Mapped[str | None] = mapped_column(String(40))
     started_at: Mapped[datetime] = mapped_column(Instant)
     heartbeat_at: Mapped[datetime] = mapped_column(Instant, index=True)
     stopped_at: Mapped[datetime | None] = mapped_column(Instant)
