@@ -40,7 +40,7 @@ def index(
 
 @dead_letters.command()
 def redrive(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run's id, as the list shows it.")] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="The run's id, as the list shows it.")] = None,
     *,
     every: Annotated[
         bool, typer.Option("--all", help="Every run that was given up, or those of --app, --flow.")
