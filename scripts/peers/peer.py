@@ -48,9 +48,13 @@ def _huey_left(redis: Redis) -> int:
     return redis.llen("huey.redis.peers")
 
 
+#: Redis 6 does not tell a group's lag.
+_LAG = "return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+')"
+
+
 def _taskiq_left(redis: Redis) -> int:
     groups = redis.xinfo_groups("peers") if redis.exists("peers") else []
-    return sum(group["pending"] + (group["lag"] or 0) for group in groups)
+    return sum(group["pending"] + redis.eval(_LAG, 1, "peers", group["last-delivered-id"]) for group in groups)
 
 
 _CELERY = "celery -A with_celery worker -P prefork -c 2 -Q peers -l ERROR --without-gossip --without-mingle"

@@ -18,6 +18,9 @@ from scripts.queuebench.flo_side import WARM
 from scripts.queuebench.quantiles import quantiles
 from tests import servers
 
+#: Seconds between two looks at a queue: seldom enough not to slow it down.
+_LOOK = 0.02
+
 
 def measure_peer(peer: peers.Peer, *, jobs: int, idle: int) -> dict[str, Any]:
     """Send a backlog, drain it, then send one job at a time."""
@@ -36,10 +39,10 @@ def measure_peer(peer: peers.Peer, *, jobs: int, idle: int) -> dict[str, Any]:
 
 def _drain(peer: peers.Peer, client: redis.Redis, jobs: int) -> float:
     while (left := peer.left(client)) > jobs * (1 - WARM):
-        time.sleep(0.005)
+        time.sleep(_LOOK)
     started, counted = time.perf_counter(), left
     while left := peer.left(client):
-        time.sleep(0.005)
+        time.sleep(_LOOK)
     return counted / (time.perf_counter() - started)
 
 
