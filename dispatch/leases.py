@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from dispatch.store.runs import changed, runs
 from dispatch.store.session import Store
 from dispatch.store.tables import LeaderRow, WorkerRow
+from schemas.settings import ExecutionMode
 
 workers = cast(SqlTable, WorkerRow.__table__)
 leaders = cast(SqlTable, LeaderRow.__table__)
@@ -47,8 +48,8 @@ class WorkerLease:
         self._store = store
         self._identity = identity
 
-    async def begin(self) -> None:
-        """Write the worker's row."""
+    async def begin(self, mode: ExecutionMode | None = None) -> None:
+        """Write the worker's row; `mode` is what its runs have unless something else is asked for."""
         now = datetime.now(UTC)
         me = self._identity
         async with self._store.write() as connection:
@@ -59,6 +60,7 @@ class WorkerLease:
                     pid=os.getpid(),
                     lanes=list(me.lanes),
                     concurrency=me.concurrency,
+                    execution_mode=mode,
                     started_at=now,
                     heartbeat_at=now,
                 )

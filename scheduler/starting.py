@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from dispatch.store.batch import Accepted
 from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Target, list_events
+from scheduler.modes import check_wish
 from scheduler.problem import Gone
 from scheduler.spine import Spine
 from schemas.app import AppLimits
@@ -25,7 +26,7 @@ from schemas.wording import did_you_mean, listed
 LOCAL = "local"
 
 #: Modes that an app may ask for unless its operator says otherwise (`limits.modes` of the app).
-DEFAULT_MODES = (str(ExecutorName.INLINE), LOCAL)
+DEFAULT_MODES = (str(ExecutorName.INLINE), str(ExecutorName.NAMESPACE), LOCAL)
 
 MODES = (LOCAL, *(str(name) for name in ExecutorName))
 
@@ -103,6 +104,7 @@ async def start(
             )
         version = body.version
     _check_mode(spine, target, body.mode)
+    await check_wish(spine, target.limits, body.backend_config or {})
     new = NewRun(
         app=target.app,
         flow=target.flow,

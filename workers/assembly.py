@@ -95,7 +95,7 @@ class Assembly:
             lease=settings.lease,
         )
         lease = WorkerLease(store, identity)
-        await lease.begin()
+        await lease.begin(mode)
         self._closing.append(lease.end)
         self._closing.append(writer.settle)
         bell.listen(Topic.CANCEL, lambda run_id: self.dispatcher.cancel(str(run_id), "cancelled on request"))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from dispatch.store.flows import list_flows, push_version, read_flow, retire_flow
 from dispatch.store.keys import ensure_app
 from scheduler.auth import Scope
+from scheduler.modes import mode_of_app
 from scheduler.problem import ProblemItem
 from scheduler.requests import LARGE, read_json
 from scheduler.routes.docs import PROBLEMS, AppName, Cursor, FlowName, Limit, Page, json_body
@@ -97,7 +98,7 @@ class FlowView(FlowSummary):
 async def push(request: Request, app: AppName, flow: FlowName) -> Response:
     spine = spine_of(request)
     (await spine.gate.admit(request)).require(Scope.WRITE, app=app)
-    document, notes = await _read(spine, request)
+    document, notes = await _read(spine, request, app)
     content = content_hash(document)
     canonical: JSONObject = loads(canonical_json(document))
     async with spine.store.write() as connection:
@@ -125,7 +126,7 @@ async def push(request: Request, app: AppName, flow: FlowName) -> Response:
 async def validate(request: Request, app: AppName, flow: FlowName) -> Response:
     spine = spine_of(request)
     (await spine.gate.admit(request)).require(Scope.READ, app=app)
-    document, notes = await _read(spine, request)
+    document, notes = await _read(spine, request, app)
     return answer({"valid": True, "content_hash": content_hash(document), "notes": _notes(notes)})
 
 
@@ -194,12 +195,13 @@ async def no_such_flow(spine: Spine, app: str, flow: str) -> NotFound:
     return NotFound(f'app "{app}" has no flow "{flow}"; {fix}')
 
 
-async def _read(spine: Spine, request: Request) -> tuple[FlowDocument, tuple[Problem, ...]]:
+async def _read(spine: Spine, request: Request, app: str) -> tuple[FlowDocument, tuple[Problem, ...]]:
     raw = await read_json(request)
     limit = timedelta(seconds=spine.settings.inline_http_max_duration)
+    catalog = spine.catalog.in_mode(await mode_of_app(spine, app))
     if len(await request.body()) > LARGE:
-        return await asyncio.to_thread(read_document, raw, catalog=spine.catalog, max_inline_http=limit)
-    return read_document(raw, catalog=spine.catalog, max_inline_http=limit)
+        return await asyncio.to_thread(read_document, raw, catalog=catalog, max_inline_http=limit)
+    return read_document(raw, catalog=catalog, max_inline_http=limit)
 
 
 def _summary(row: RowMapping) -> dict[str, Any]:

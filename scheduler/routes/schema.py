@@ -17,6 +17,7 @@ router = APIRouter(prefix="/schema", tags=["flows"])
     summary="JSON Schema of flow documents",
     responses={200: {"content": {"application/schema+json": {}}}},
     response_class=Response,
+    openapi_extra={"security": []},
 )
 async def flow(request: Request) -> Response:
     """Describe flow documents with every node type that is known here (JSON Schema, draft 2020-12)."""

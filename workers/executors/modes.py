@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import structlog
 
-from schemas.app import AppLimits
 from schemas.catalog import Catalog
 from schemas.errors import Refused, Unavailable
 from schemas.flow import FlowDocument
+from schemas.modes import mode_for
 from schemas.outcome import ErrorKind, Failed, Outcome, RunError
 from schemas.settings import ExecutionMode, Settings
-from schemas.wording import listed
 from workers.app_limits import LimitsOfApps
 from workers.engine.sink import EventSink
 from workers.executors.base import Executor, RunOrder
@@ -72,7 +71,7 @@ class ModeExecutor:
         """Execute a run in the mode that it is due, or in `at_least` if that is stronger."""
         limits = await self._limits.read(order.app)
         try:
-            mode = _stronger(mode_of(order, limits, self._settings), at_least)
+            mode = _stronger(mode_for(order.backend_config, limits, self._settings), at_least)
         except Refused as refusal:
             return Failed(error=RunError(kind=ErrorKind.FORBIDDEN, message=str(refusal)))
         for error in refusals(order.document, self._catalog, mode):
@@ -106,24 +105,6 @@ class NamespaceExecutor:
 
     async def aclose(self) -> None:
         """Nothing of its own to close: the boxes are those of the modes."""
-
-
-def mode_of(order: RunOrder, limits: AppLimits, settings: Settings) -> ExecutionMode:
-    """Choose: the run's own wish, else its app's, else the server's. Raises Refused for what the operator forbids."""
-    wish = order.backend_config.get("execution_mode")
-    mode = limits.execution_mode or settings.mode
-    if wish is not None:
-        try:
-            mode = ExecutionMode(str(wish))
-        except ValueError:
-            allowed = listed([str(known) for known in ExecutionMode])
-            raise Refused(f"backend_config.execution_mode is {wish!r}; allowed: {allowed}") from None
-    if mode.is_weaker_than(settings.weakest):
-        raise Refused(
-            f"this run asks for execution mode {mode}, and the operator allows nothing weaker than {settings.weakest}; "
-            "ask for that or a stronger one, or have the operator set FLO_WEAKEST_MODE"
-        )
-    return mode
 
 
 def refusals(document: FlowDocument, catalog: Catalog, mode: ExecutionMode) -> Iterator[RunError]:

@@ -123,7 +123,7 @@ async def test_a_mode_outside_the_apps_list_is_refused_with_the_list(shop):
     answer = await shop.send("POST", ASYNC, json={"mode": "docker"})
 
     assert answer.status_code == 403
-    assert "allowed: inline, local" in answer.json()["detail"]
+    assert "allowed: inline, namespace, local" in answer.json()["detail"]
 
 
 async def test_a_local_run_is_written_down_and_sent_to_no_one(shop):
