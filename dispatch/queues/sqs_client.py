@@ -30,7 +30,7 @@ _MOST_RECEIVES = 20
 #: Seconds that SQS keeps a lane's messages, and dead ones: its own maximum, as SQL knows what is still wanted.
 _KEPT = 14 * 24 * 3600
 #: Longest wait for an answer, in seconds: more than a long poll takes. A connection that has fallen silent is noticed.
-_ANSWER = 15
+_ANSWER = 10
 #: What a queue's name may not contain.
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -56,7 +56,7 @@ class SqsClient:
                     connect_timeout=5,
                     read_timeout=_ANSWER,
                     max_pool_connections=threads,
-                    retries={"mode": "standard", "total_max_attempts": 3},
+                    retries={"mode": "standard", "total_max_attempts": 2},
                 ),
             )
         except (BotoCoreError, ValueError) as error:
