@@ -100,8 +100,9 @@ class Settings(BaseModel):
     execution_mode: ExecutionMode | None = Field(default=None, validation_alias="FLO_EXECUTION_MODE")
     #: The weakest mode that an app or a run may ask for; None is the server's own mode.
     weakest_mode: ExecutionMode | None = Field(default=None, validation_alias="FLO_WEAKEST_MODE")
-    #: What a box with an engine in it may use, in MB: engine, code and scratch space together.
-    box_memory_mb: int = Field(default=1024, ge=128, le=1_048_576, validation_alias="FLO_BOX_MEMORY_MB")
+    #: What a box with an engine in it may use, in MB: engine, code and scratch space together. It leaves room for one
+    #: isolate of the largest size that a node may ask for.
+    box_memory_mb: int = Field(default=2560, ge=128, le=1_048_576, validation_alias="FLO_BOX_MEMORY_MB")
     #: Where flows may connect to: `none`, `public`, or hosts (`api.example.com, *.example.org:443`).
     egress: str = Field(default="public", validation_alias="FLO_EGRESS")
     sync_backend: SyncBackend = Field(default=SyncBackend.QUEUE, validation_alias="EXECUTION_BACKEND")

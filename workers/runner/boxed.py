@@ -6,6 +6,7 @@ The box is its wall. What it can't do inside (durable events, building code, a b
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import Any
 
@@ -27,6 +28,7 @@ def serve(fd: int, **given: Any) -> None:
     """Be the entry of a box (`ProgramOrder.entry`): serve the worker at `fd` until it hangs up."""
     # Code of the run may be another process of the same user: it must neither read nor write this one (ptrace(2)).
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    os.set_inheritable(fd, False)
     uvloop.run(_serve(socket.socket(fileno=fd), given))
 
 
