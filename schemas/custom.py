@@ -4,7 +4,7 @@
     shout = "my_package.shout:Shout"
 
 Such a class has its description as `spec` and does its work in `run`, see `workers.nodes.node.Node`. It runs in the
-worker, unconfined, so it is the operator who installs it.
+worker in every execution mode, unconfined, so it is the operator who installs it.
 """
 
 from __future__ import annotations

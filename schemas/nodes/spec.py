@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from schemas.flow import MAX_EXECUTION_TIME_MS, FlowDocument, Part, Whole
 from schemas.json import JSONObject, JSONValue
@@ -144,8 +144,33 @@ class NodeType:
             "config_schema": self.config.model_json_schema(),
             "example": self.example,
             "repeatable": self.repeatable,
+            "branching": self.branching,
             "modes": [str(mode) for mode in sorted(self.modes)],
         }
+
+
+class OpaqueConfig(NodeConfig):
+    """The config of a node type that is known by its description only; whoever has the type itself checks it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+def described(said: JSONObject) -> NodeType:
+    """Make a node type of what `as_json` gave, where the package that brings it is not installed."""
+    return NodeType(
+        type=str(said["type"]),
+        category=str(said["category"]),
+        description=str(said["description"]),
+        inputs=tuple(Port(**port) for port in cast(list[Any], said["inputs"])),
+        outputs=tuple(Port(**port) for port in cast(list[Any], said["outputs"])),
+        open_inputs=bool(said["open_inputs"]),
+        open_outputs=bool(said["open_outputs"]),
+        config=OpaqueConfig,
+        example=cast(JSONObject, said["example"]),
+        repeatable=bool(said["repeatable"]),
+        branching=bool(said["branching"]),
+        modes=frozenset(ExecutionMode(str(mode)) for mode in cast(list[Any], said["modes"])),
+    )
 
 
 def _port(port: Port) -> JSONValue:

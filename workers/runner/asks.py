@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
+from collections.abc import Mapping
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
-from schemas.json import JSONObject
-from schemas.outcome import ErrorKind
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import ErrorKind, Outcome, RunError
+from workers.engine.hooks import Hook, NodeSeen, RunSeen
+from workers.nodes.node import NodeCall, NodeError
 from workers.preparation.recipe import Flaw, Lasts, Preparation, Recipe
 from workers.runner import command_wire as commands
 from workers.runner import wire
@@ -64,6 +67,67 @@ class AskedPreparer:
 
     async def aclose(self) -> None:
         return
+
+
+class AskedNodes:
+    """Has the worker run operators' own nodes: they are trusted, and may need what no box has."""
+
+    def __init__(self, asks: Asks, run: int) -> None:
+        self._asks = asks
+        self._run = run
+
+    async def run_node(self, node_type: str, call: NodeCall[Any]) -> Mapping[str, JSONValue]:
+        order: JSONObject = {
+            "type": node_type,
+            "node_id": call.node_id,
+            "config": call.config.model_dump(mode="json", exclude_unset=True),
+            "inputs": dict(call.inputs),
+            "attempt": call.attempt,
+        }
+        answer = await self._asks.ask(self._run, "node", order)
+        if "error" in answer:
+            raise NodeError(RunError.model_validate(answer["error"]))
+        return cast(Mapping[str, JSONValue], answer["outputs"])
+
+
+class AskedNode:
+    """The place of an operator's own node in a box."""
+
+    def __init__(self, node_type: str) -> None:
+        self._type = node_type
+
+    async def run(self, call: NodeCall[Any]) -> Mapping[str, JSONValue]:
+        assert call.tools.elsewhere is not None
+        return await call.tools.elsewhere.run_node(self._type, call)
+
+
+class AskedHook(Hook):
+    """Has the worker tell its hooks, and waits until they have heard."""
+
+    def __init__(self, asks: Asks, run: int) -> None:
+        self._asks = asks
+        self._run = run
+
+    async def before_flow(self, run: RunSeen, payload: JSONValue) -> None:
+        await self._tell("before_flow", payload=payload)
+
+    async def after_flow(self, run: RunSeen, outcome: Outcome) -> None:
+        await self._tell("after_flow", outcome=wire.outcome_to(outcome))
+
+    async def before_node(self, node: NodeSeen, inputs: Mapping[str, JSONValue]) -> None:
+        await self._tell("before_node", node, inputs=dict(inputs))
+
+    async def after_node(self, node: NodeSeen, result: Mapping[str, JSONValue] | RunError) -> None:
+        if isinstance(result, RunError):
+            await self._tell("after_node", node, error=result.model_dump(mode="json"))
+        else:
+            await self._tell("after_node", node, outputs=dict(result))
+
+    async def _tell(self, moment: str, node: NodeSeen | None = None, **what: JSONValue) -> None:
+        place: JSONObject = {}
+        if node is not None:
+            place = {"node_id": node.node_id, "node_type": node.node_type, "attempt": node.attempt}
+        await self._asks.ask(self._run, "hook", {"moment": moment, **place, **what})
 
 
 class AskedBox:

@@ -68,9 +68,9 @@ class Channel(asyncio.Protocol):
             for line in lines:
                 self._hear(_object(line))
         except (ValueError, LookupError, TypeError, AttributeError):
-            self._abort()
+            self.abort()
         if self._size > LONGEST_LINE:
-            self._abort()
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(self._mad)
@@ -81,7 +81,8 @@ class Channel(asyncio.Protocol):
             self._transport.write(b"\n".join(self._outgoing))
         self._outgoing.clear()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Hang up on the other end: it is mad."""
         self._mad = True
         if self._transport is not None:
             self._transport.abort()

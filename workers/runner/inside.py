@@ -15,14 +15,16 @@ from typing import Protocol
 import httpx
 import structlog
 
+from schemas.json import JSONObject
+from schemas.nodes.spec import described
 from schemas.outcome import ErrorKind, RunError
 from schemas.settings import ExecutionMode
-from workers.engine.registry import HubRegistry, Registry
+from workers.engine.registry import HubRegistry, Registered, Registry
 from workers.engine.shared import Shared
 from workers.nodes.node import NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
-from workers.runner.asks import AskedBox, AskedPreparer, Asks
+from workers.runner.asks import AskedBox, AskedNode, AskedNodes, AskedPreparer, Asks
 from workers.sandboxes.base import CodeOrder, CodeOutcome, CodeSandbox, OnLog
 from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome, Stopped
 from workers.sandboxes.box.box import NamespaceBox
@@ -56,15 +58,19 @@ class Inside:
             inline_http_cap=timedelta(seconds=order["inline_http_cap"]),
             preparer=AskedPreparer(asks, run),
             box=self.here or AskedBox(asks, run),
+            elsewhere=AskedNodes(asks, run),
+            public_url=order["public_url"],
             egress=Egress(reach=order["reach"], hosts=tuple(order["hosts"])),
         )
 
 
 @asynccontextmanager
-async def open_inside(*, mode: str, hub: str, proxy: str, with_code: bool) -> AsyncIterator[Inside]:
+async def open_inside(
+    *, mode: str, hub: str, proxy: str, with_code: bool, custom: list[JSONObject]
+) -> AsyncIterator[Inside]:
     """Open what the engine of a box in this mode has; `proxy` is the only way out, or empty.
 
-    `with_code` starts the place for code at once, though nothing waits for it.
+    `with_code` starts the place for code at once, though nothing waits for it. `custom` describes operators' own nodes.
     """
     _log_to_stderr()
     # A box that is one run's own is all the wall that its code needs; where an app's runs share one, code has its own.
@@ -78,7 +84,12 @@ async def open_inside(*, mode: str, hub: str, proxy: str, with_code: bool) -> As
         if with_code:
             code.start_soon()
         http = await opened.enter_async_context(open_proxied_client(proxy))
-        yield Inside(code=code, here=here, http=http, registry=HubRegistry(Path(hub)))
+        yield Inside(code=code, here=here, http=http, registry=_registry(Path(hub), custom))
+
+
+def _registry(hub: Path, custom: list[JSONObject]) -> Registry:
+    asked = [Registered(node_type, AskedNode(node_type.type)) for node_type in map(described, custom)]
+    return HubRegistry(hub, custom={each.type.type: each for each in asked})
 
 
 def _code_sandbox(single_use: bool) -> _Startable:

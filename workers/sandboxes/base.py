@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Protocol, TypeAlias
 
 from schemas.json import JSONValue
-from schemas.outcome import RunError
+from schemas.outcome import ErrorKind, RunError
 
 #: Called with (level, message) while the code runs; level is debug, info, warning or error.
 OnLog: TypeAlias = Callable[[str, str], None]
@@ -46,6 +46,16 @@ class CodeFailed:
 
 
 CodeOutcome: TypeAlias = CodeReturned | CodeFailed
+
+
+class NoCode:
+    """Refuses to run code: for places that have none."""
+
+    async def run(self, order: CodeOrder, on_log: OnLog) -> CodeOutcome:
+        return CodeFailed(RunError(kind=ErrorKind.FORBIDDEN, message="there is no place for code here"))
+
+    async def aclose(self) -> None:
+        return
 
 
 class CodeSandbox(Protocol):

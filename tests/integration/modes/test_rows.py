@@ -11,6 +11,7 @@ from in_mode import SANDBOXED, InMode, opened
 from schemas.app import AppLimits
 from schemas.outcome import ErrorKind
 from schemas.settings import ExecutionMode
+from workers.sandboxes.box.open import WAYS
 
 _PROCESS_MODES = [mode for mode in ExecutionMode if mode is not ExecutionMode.SANDBOX_CODE_ONLY]
 _IN_NODE = [ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS]
@@ -146,3 +147,17 @@ async def test_outcomes_are_told_apart(mode: ExecutionMode, tmp_path: Path) -> N
         "timeout_ms", "max_output_bytes", "memory_mb",
     ]  # fmt: skip
     assert after["output"] == "well" or after == "well"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", [ExecutionMode.SANDBOX_PROCESS, ExecutionMode.SANDBOX_CODE_AND_PROCESS])
+async def test_every_way_into_a_box_serves_both_modes(
+    mode: ExecutionMode, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.sandboxes.box.open.WAYS", (way,))
+    async with opened(mode, tmp_path) as worker:
+        code = await worker.javascript("export default () => ({js: 1})")
+        python = await worker.result("code.python", {"code": "def main():\n    return {'py': 2}"})
+        shell = await worker.result("shell.exec", {"command": "id -u"})
+
+    assert (code["js"], python["py"], shell["stdout"].strip()) == (1, 2, "1000")

@@ -10,11 +10,15 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeAlias
 
+import structlog
+
+from dispatch.claims import LostClaim
 from schemas.errors import FloError
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
+from workers.executors.boxed.operators import Operators
 from workers.preparation.preparer import Preparer
 from workers.runner import command_wire as commands
 from workers.runner import wire
@@ -22,6 +26,8 @@ from workers.runner.channel import Channel
 from workers.sandboxes.box.base import NO_EGRESS, NO_USAGE, BoxLimits, OnOutput, Stopped
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.commands import CommandSandbox
+
+log = structlog.get_logger()
 
 Work: TypeAlias = Callable[[], Awaitable[JSONValue]]
 
@@ -41,6 +47,8 @@ class Services:
     preparer: Preparer
     #: Where commands and Python run that a box must not run itself.
     commands: CommandSandbox
+    #: None where nothing of an operator's own is installed.
+    operators: Operators | None = None
 
 
 class Desk:
@@ -72,6 +80,10 @@ class Desk:
                 work = partial(self._command, order, asked, on_output)
             case "python":
                 work = partial(self._python, order, asked, on_output)
+            case "node" if self._services.operators is not None:
+                work = partial(self._services.operators.run_node, order, events, asked)
+            case "hook" if self._services.operators is not None:
+                work = partial(self._services.operators.tell, order, asked)
             case _:
                 raise ValueError(f"{what!r} is no question")
         task = asyncio.create_task(self._answer(channel, number, work), name=f"{what} for {order.run_id}")
@@ -91,8 +103,15 @@ class Desk:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, channel: Channel, number: int, work: Work) -> None:
-        async with self._places:
-            value = await work()
+        try:
+            async with self._places:
+                value = await work()
+        except LostClaim:
+            return  # another attempt has the run: this one is being stopped
+        except (ValueError, LookupError, TypeError) as nonsense:
+            log.warning("box.nonsense", reason=repr(nonsense))
+            channel.abort()
+            return
         channel.say({"do": "answer", "ask": number, "value": value})
 
     async def _prepared(self, asked: wire.Said) -> JSONValue:

@@ -63,6 +63,7 @@ async def make_engine_box(box: Box, mode: ExecutionMode, terms: Terms, services:
         "hub": _HUB,
         "proxy": _PROXY if kind.egress.reach != "none" else "",
         "with_code": kind.with_code,
+        "custom": services.operators.described() if services.operators is not None else [],
     }
     order = ProgramOrder(app="engine", entry=_ENTRY, inputs=inside, limits=terms.limits(), egress=kind.egress)
     return await EngineBox.start(await box.start(order, _log_output), services, kind.egress)
