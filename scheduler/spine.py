@@ -95,7 +95,7 @@ async def open_spine(
             targets=Targets(store, vault),
             intake=Intake(store),
             figures=Figures(),
-            ear=Ear(bell),
+            ear=Ear(bell, store),
         )
 
 
