@@ -30,6 +30,7 @@ from scheduler.routes import (
 )
 from scheduler.routes.docs import inlined
 from scheduler.spine import Spine, open_spine
+    waitpoints,
 from schemas.settings import Settings
 
 _ABOUT = """Flo runs flows that an API call, a webhook or a schedule starts.
@@ -62,7 +63,7 @@ def create_app(
     install_problems(app)
     # Routes are tried in this order: the busy ones come first.
     app.router.routes.append(invoke.FastRoute())
-    for noun in (invoke, runs, events, flows, apps, dead_letters, keys, secrets, nodes, schema, live):
+    for noun in (invoke, runs, events, flows, apps, dead_letters, keys, secrets, nodes, schema, live, waitpoints):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(hooks.router)
     app.include_router(health.router)

@@ -16,6 +16,7 @@ from scheduler.relay import relay
 from scheduler.retention import Pruner
 from scheduler.spine import Spine
 from scheduler.tick import next_due, tick
+from scheduler.waking import wake
 from schemas.errors import FloError
 
 log = structlog.get_logger()
@@ -44,6 +45,7 @@ async def run_duties(spine: Spine) -> None:
         return min(_LOOK, ahead) if ahead > timedelta(0) else _HELD
 
     async def send() -> timedelta:
+        await wake(spine.store, spine.bell)
         await relay(spine.store, spine.queue)
         return _RELAY
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,10 +37,14 @@ def _read(document: JSONObject) -> FlowDocument | None:
         return None
 
 
-def _run_view(row: RunRecord, document: FlowDocument | None, happenings: Iterable[Happening]) -> JSONObject:
+def _run_view(row: RunRecord, document: FlowDocument | None, happenings: Sequence[Happening]) -> JSONObject:
     nodes = [] if document is None else nodes_from(document, happenings)
     # Said only while it is so.
-    waiting = {"waiting_for": row["blocked_by"]} if row["status"] == "queued" and row["blocked_by"] is not None else {}
+    waiting: JSONObject = (
+        {"waiting_for": row["blocked_by"]} if row["status"] == "queued" and row["blocked_by"] is not None else {}
+    )
+    if row["status"] == "waiting":
+        waiting = {"waits": next((said.data["waits"] for said in reversed(happenings) if "waits" in said.data), [])}
     return {
         "run_id": row["id"],
         "app": row["app"],

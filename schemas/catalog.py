@@ -20,13 +20,15 @@ from schemas.nodes.sandbox import SANDBOX_EXEC
 from schemas.nodes.shell import SHELL_EXEC
 from schemas.nodes.spec import NodeConfig, NodeType
 from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY, TRANSFORM_MAP
+from schemas.nodes.wait import WAIT_APPROVAL, WAIT_URL, WAIT_WEBHOOK
 from schemas.nodes.zypi import ZYPI_EXEC
 from schemas.npm import ANY_PACKAGE, NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 BUILT_IN = (
     CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, HTTP_REQUEST, JSON_PARSE,
-    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, TIME_DELAY, DEBUG_LOG, RESPOND,
+    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, TIME_DELAY, WAIT_URL, WAIT_WEBHOOK,
+    WAIT_APPROVAL, DEBUG_LOG, RESPOND,
 )  # fmt: skip
 _ANY_PACKAGE_MODES = frozenset({ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS})
 #: A place where no hub package ever is.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from schemas.flow import FlowDocument
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType, Happening, NodeView
 
-_UNFINISHED = ("running", "retrying")
+_UNFINISHED = ("running", "retrying", "waiting")
 
 
 def nodes_from(document: FlowDocument, happenings: Iterable[Happening]) -> list[NodeView]:
@@ -21,6 +21,8 @@ def nodes_from(document: FlowDocument, happenings: Iterable[Happening]) -> list[
         match said.type:
             case EventType.RUN_STARTED:
                 _reopen(views.values())
+            case EventType.RUN_WAITING:
+                _park(views, said)
             case EventType.RUN_COMPLETED:
                 _close(views.values(), said)
             case _ if said.node_id in views:
@@ -58,6 +60,13 @@ def _reopen(views: Iterable[NodeView]) -> None:
     for view in views:
         if view.status == "skipped":
             view.status = "pending"
+
+
+def _park(views: Mapping[str, NodeView], said: Happening) -> None:
+    waits = said.data.get("waits")
+    for wait in waits if isinstance(waits, list) else ():
+        if isinstance(wait, dict) and (view := views.get(str(wait.get("node_id")))) is not None:
+            view.status = "waiting"
 
 
 def _close(views: Iterable[NodeView], said: Happening) -> None:

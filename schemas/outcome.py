@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -78,4 +78,60 @@ class Retry:
     reason: str
 
 
-Outcome: TypeAlias = Succeeded | Failed | Cancelled | Retry
+class WaitKind(StrEnum):
+    """What a run that holds no worker waits for."""
+
+    DELAY = "delay"
+    #: Any request to the waitpoint.
+    WEBHOOK = "webhook"
+    #: A person's yes or no.
+    APPROVAL = "approval"
+    #: The end of a run that this one has started.
+    CHILD = "child"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildCall:
+    """A run of another flow of the same app, to be accepted when its caller parks."""
+
+    flow: str
+    #: None is the newest.
+    version: int | None = None
+    payload: JSONValue = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """What one node of a parked run waits for."""
+
+    node_id: str
+    kind: WaitKind
+    #: When it goes on in any case; None waits for as long as it takes.
+    until: datetime | None = None
+    #: The waitpoint that ends the wait; `schemas.waitpoint.waitpoint_of` makes it of the token. None: time alone does.
+    waitpoint: str | None = None
+    #: Where a webhook or an answer is sent to, for those who may see the run.
+    url: str | None = None
+    #: What a person who decides is shown.
+    message: str | None = None
+    child: ChildCall | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """All that could run has run, and the rest waits for something outside: keep the run without a worker."""
+
+    waits: tuple[Wait, ...]
+
+    @property
+    def until(self) -> datetime | None:
+        """When the first of the waits is over in any case."""
+        return min((wait.until for wait in self.waits if wait.until is not None), default=None)
+
+    @property
+    def reason(self) -> str:
+        """Say in words what the run waits for."""
+        return ", ".join(f'{wait.kind} at "{wait.node_id}"' for wait in self.waits)
+
+
+Outcome: TypeAlias = Succeeded | Failed | Cancelled | Retry | Parked

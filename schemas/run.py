@@ -75,8 +75,9 @@ class Happening:
 
     `data` by type: run_queued {lane}; run_started {attempt, worker, executor}; node_started {node_type, attempt};
     node_completed {outputs, attempt, duration_ms}; node_failed {error, attempt}; node_retrying {error, attempt,
-    delay_ms}; log {level, message}; progress {percent, message}; data {port, value}; run_waiting {reason, until};
-    run_completed {status, result, error}.
+    delay_ms}; log {level, message}; progress {percent, message}; data {port, value};
+    run_waiting {reason, until, waits}; run_resumed {reason, until?, waitpoint?, answer?}; run_completed
+    {status, result, error}.
     """
 
     type: EventType
@@ -114,7 +115,7 @@ class NodeView(BaseModel):
 
     id: str
     node_type: str
-    #: pending, running, retrying, succeeded, failed or skipped.
+    #: pending, running, retrying, waiting, succeeded, failed or skipped.
     status: str
     attempts: int
     started_at: datetime | None = None

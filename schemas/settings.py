@@ -156,6 +156,10 @@ class Settings(BaseModel):
     blob_threshold_bytes: int = Field(default=256 * 1024, ge=1024, validation_alias="FLO_BLOB_THRESHOLD_BYTES")
     #: Days for which dead letters are kept; 0 is for ever.
     dead_letter_days: float = Field(default=90.0, ge=0, le=36_500, validation_alias="FLO_DEAD_LETTER_DAYS")
+    #: Where people and other machines reach the API: what the URLs of waitpoints begin with.
+    public_url: str = Field(
+        default="http://127.0.0.1:8080", pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_PUBLIC_URL"
+    )
     #: npm packages that code nodes may depend on, comma-separated: `lodash, zod@^3, @acme/slug@1.0.0`; `*` is any.
     npm_allow: str = Field(default="", validation_alias="FLO_NPM_ALLOW")
     #: Whether installing a package may run its scripts, which can do whatever this process can: `deny` or `allow`.

@@ -298,7 +298,7 @@ class Dispatcher:
             raise FloError(str(error)) from error
         except Invalid as error:
             raise FloError(f"version {claim.version} of flow {claim.flow!r} no longer runs here: {error}") from error
-        past = await self._feed.read(claim.run_id, limit=1_000_000) if claim.attempt > 1 else []
+        past = await self._feed.read(claim.run_id, limit=1_000_000) if claim.last_seq > 1 else []
         return RunOrder(
             run_id=claim.run_id,
             app=claim.app,

@@ -6,7 +6,7 @@ Every function takes its operations with their places in the batch, and puts an 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,11 +16,13 @@ from dispatch.claims import Claim, LostClaim
 from dispatch.store.blobs import Packing, unpack
 from dispatch.store.gates import apps, open_gates, read_asking
 from dispatch.store.line import pass_on
+from dispatch.store.parking import park
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
+from dispatch.store.waitpoints import open_ahead
 from schemas.errors import Conflict
 from schemas.job import Job
 from schemas.json import JSONObject
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening, RunEvent, RunStatus, status_of
 
 
@@ -96,8 +98,8 @@ def write_batch(
     gates = open_gates(
         connection, asking=limited, ended=[(one.claim.app, one.claim.concurrency_key) for _, one in records]
     )
-    _append(connection, _of(Append, operations), records, answers, told, again=again)
-    called: list[Job] = []
+    called = _append(connection, _of(Append, operations), records, answers, told, again=again)
+    called = [job for job in called if job.queue in served]
     for gate in gates:
         passed = pass_on(connection, gate, served=served)
         _start(connection, _TAKE_ADMITTED, passed.admitted, takes, answers)
@@ -265,23 +267,33 @@ def _append(
     told: list[RunEvent],
     *,
     again: bool,
-) -> None:
+) -> list[Job]:
+    """Write events, and the ends of attempts; give the jobs to which parked runs have led."""
     asked: list[tuple[int, Append | Record]] = [*appended, *recorded]
     if not asked:
-        return
+        return []
     held = _held(connection, [one.claim for _, one in asked])
     packing = Packing(connection)
     app_of = {one.claim.run_id: one.claim.app for _, one in asked}
     events: list[RunEvent] = []
     for index, one in asked:
-        attempt, last_seq = held.get(one.claim.run_id, (None, 0))
-        if attempt == one.claim.attempt:
+        run = held.get(one.claim.run_id)
+        if run is not None and run.attempt == one.claim.attempt:
             # After a commit whose receipt was lost, some are there.
-            events.extend(event for event in one.events if not again or event.seq > last_seq)
+            events.extend(event for event in one.events if not again or event.seq > run.last_seq)
         else:
             answers[index] = LostClaim(one.claim.run_id)
-    ends = [(index, one) for index, one in recorded if index not in answers]
-    events.extend(_end(connection, ends, answers, packing))
+    open_ahead(connection, events)
+    ends = [(index, _unless_cancelled(one, held)) for index, one in recorded if index not in answers]
+    parked = [(index, one) for index, one in ends if isinstance(one.outcome, Parked)]
+    events.extend(_end(connection, [end for end in ends if end not in parked], answers, packing))
+    jobs: list[Job] = []
+    for index, one in parked:
+        assert isinstance(one.outcome, Parked)
+        parking = park(connection, one.claim, one.outcome, last_seq=one.last_seq)
+        answers[index] = parking.status
+        events.extend(parking.events)
+        jobs.extend(parking.jobs)
     if events:
         connection.execute(_INSERT_EVENT, [_event_row(event, app_of[event.run_id], packing) for event in events])
     packing.write()
@@ -292,18 +304,25 @@ def _append(
     if newest:
         connection.execute(_ADVANCE, [{"run": run, "seq": seq} for run, seq in newest.items()])
     told.extend(events)
+    return jobs
 
 
-def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, tuple[int, int]]:
-    """Read, and lock, which of these runs are still running: the attempt, and the number of the newest event."""
+def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, Any]:
+    """Read, and lock, those of these runs that are still running."""
     ids = list({claim.run_id for claim in claims})
-    return {row.id: (row.attempt, row.last_seq) for row in connection.execute(_HELD, {"ids": ids})}
+    return {row.id: row for row in connection.execute(_HELD, {"ids": ids})}
+
+
+def _unless_cancelled(one: Record, held: dict[str, Any]) -> Record:
+    """End a run that would be parked while someone has asked for it to stop: no worker would be left to hear it."""
+    reason = held[one.claim.run_id].cancel_reason
+    return replace(one, outcome=Cancelled(reason=reason)) if reason and isinstance(one.outcome, Parked) else one
 
 
 _INSERT_EVENT = insert(run_events)
 _ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
 _HELD = (
-    select(runs.c.id, runs.c.attempt, runs.c.last_seq)
+    select(runs.c.id, runs.c.attempt, runs.c.last_seq, runs.c.cancel_reason)
     .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "running")
     .order_by(runs.c.id)
     .with_for_update()
@@ -393,6 +412,8 @@ def _verdict(claim: Claim, outcome: Outcome) -> tuple[RunStatus, Any, RunError |
             if claim.attempt < claim.max_attempts:
                 return RunStatus.QUEUED, None, error
             return RunStatus.DEAD, None, given_up(claim.attempt, reason)
+        case Parked():
+            raise AssertionError("a parked run has not ended")
 
 
 def _last_word(claim: Claim, status: RunStatus, result: Any, error: RunError | None, now: datetime) -> Happening:

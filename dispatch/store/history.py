@@ -20,6 +20,7 @@ _TELLING = (
     EventType.NODE_COMPLETED,
     EventType.NODE_FAILED,
     EventType.NODE_RETRYING,
+    EventType.RUN_WAITING,
     EventType.RUN_COMPLETED,
 )
 

@@ -16,6 +16,7 @@ from dispatch.store.blobs import forget_blobs
 from dispatch.store.dead_messages import dead_messages
 from dispatch.store.runs import attempts, outbox, run_events, runs
 from dispatch.store.triggers import deliveries
+from dispatch.store.waitpoints import waitpoints
 from schemas.ids import first_id
 from schemas.run import RunStatus
 
@@ -47,7 +48,7 @@ def prune_runs(connection: Connection, keep: Retention, *, after: str, most: int
     ids = list(connection.scalars(query))
     if ids:
         forget_blobs(connection, ids, before=newest)
-        for column in (run_events.c.run_id, attempts.c.run_id, outbox.c.run_id, runs.c.id):
+        for column in (run_events.c.run_id, attempts.c.run_id, outbox.c.run_id, waitpoints.c.run_id, runs.c.id):
             connection.execute(delete(column.table).where(column.in_(ids)))
     return len(ids), ids[-1] if len(ids) == most else None
 

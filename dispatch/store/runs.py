@@ -18,7 +18,7 @@ from schemas.ids import new_id
 from schemas.job import Job, JobKind
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import ErrorKind, RunError
-from schemas.run import EventType, Lane, RunStatus
+from schemas.run import EventType, Happening, Lane, RunStatus
 
 runs = cast(SqlTable, RunRow.__table__)
 run_events = cast(SqlTable, RunEventRow.__table__)
@@ -52,6 +52,10 @@ class NewRun:
     idempotency_key: str | None = None
     request_hash: str | None = None
     retry_of: str | None = None
+    #: What it takes over from the run that it repeats: events that follow its first one.
+    taken_over: Sequence[Happening] = ()
+    parent_run: str | None = None
+    depth: int = 0
     delivery_id: str | None = None
     run_at: datetime | None = None
 
@@ -84,8 +88,9 @@ def put_runs(connection: Connection, new: Sequence[NewRun], *, tracked_only: boo
         new = [replace(run, concurrency_key=None) for run in new]
     packing = Packing(connection)
     connection.execute(_INSERT_RUN, [_run_row(run, now, packing) for run in new])
+    taken_over = [row for run in new for row in _taken_over_rows(run, packing)]
     packing.write()
-    connection.execute(_INSERT_EVENT, [_queued_row(run, now) for run in new])
+    connection.execute(_INSERT_EVENT, [*(_queued_row(run, now) for run in new), *taken_over])
     if tracked_only:
         return []
     connection.execute(_INSERT_OUTBOX, [_outbox_row(run, now) for run in new])
@@ -319,8 +324,10 @@ def _run_row(run: NewRun, now: datetime, packing: Packing) -> dict[str, Any]:
         "idempotency_key": run.idempotency_key,
         "request_hash": run.request_hash,
         "retry_of": run.retry_of,
+        "parent_run": run.parent_run,
+        "depth": run.depth,
         "delivery_id": run.delivery_id,
-        "last_seq": 1,
+        "last_seq": 1 + len(run.taken_over),
         "created_at": now,
         "run_at": run.run_at,
     }
@@ -328,7 +335,22 @@ def _run_row(run: NewRun, now: datetime, packing: Packing) -> dict[str, Any]:
 
 def _queued_row(run: NewRun, now: datetime) -> dict[str, Any]:
     lane = f"{run.lane}.{run.worker_group}" if run.worker_group else str(run.lane)
-    return {"run_id": run.id, "seq": 1, "type": "run_queued", "time": now, "data": {"lane": lane, "attempt": 1}}
+    data = {"lane": lane, "attempt": 1}
+    return {"run_id": run.id, "seq": 1, "type": "run_queued", "node_id": None, "time": now, "data": data}
+
+
+def _taken_over_rows(run: NewRun, packing: Packing) -> list[dict[str, Any]]:
+    return [
+        {
+            "run_id": run.id,
+            "seq": seq,
+            "type": str(said.type),
+            "node_id": said.node_id,
+            "time": said.time,
+            "data": packing.pack(said.data, app=run.app, run_id=run.id),
+        }
+        for seq, said in enumerate(run.taken_over, start=2)
+    ]
 
 
 def _outbox_row(run: NewRun, now: datetime) -> dict[str, Any]:

@@ -18,6 +18,7 @@ _MICROSECOND = 1_000_000
 #: Conditions of partial indexes. SQLite uses one only for a query that says the same, with literals.
 IN_LINE = "status = 'queued' AND blocked_by IS NOT NULL"
 KEYED = "status = 'queued' AND concurrency_key IS NOT NULL"
+OPEN_CHILD = "child_run IS NOT NULL AND answered_at IS NULL"
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -249,11 +250,14 @@ class RunRow(Table):
     #: SHA-256 of the request that carried the idempotency key.
     request_hash: Mapped[str | None] = mapped_column(String(64))
     retry_of: Mapped[str | None] = mapped_column(String(40))
+    #: The run that started this one by a flow.call, and how many such calls lead here.
+    parent_run: Mapped[str | None] = mapped_column(String(40))
+    depth: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     delivery_id: Mapped[str | None] = mapped_column(String(40))
     #: The number of the newest run event.
     last_seq: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(Instant)
-    #: Not before this time: the caller's wish, or the end of a pause between attempts.
+    #: Not before this time: the caller's wish, the end of a pause between attempts, or when a parked run goes on.
     run_at: Mapped[datetime | None] = mapped_column(Instant)
     #: When its message last went to the broker.
     published_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -268,7 +272,36 @@ class RunRow(Table):
         Index("ix_runs_running", "app", "concurrency_key", "owner", **_where("status = 'running'")),
         Index("ix_runs_line", "app", "priority", "created_at", "id", **_where(IN_LINE)),
         Index("ix_runs_dead", "id", **_where("status = 'dead'")),
+        Index("ix_runs_waiting", "run_at", **_where("status = 'waiting'")),
         Index("ix_runs_key", "app", "concurrency_key", "priority", "created_at", "id", **_where(KEYED)),
+    )
+
+
+class WaitpointRow(Table):
+    """Something outside that a run waits for, or will: an answer, a decision, the end of a child."""
+
+    __tablename__ = "waitpoints"
+
+    #: SHA-256 of the token that answers it; of a child, see `schemas.waitpoint.child_waitpoint`.
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(40))
+    node_id: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(20))
+    #: What a person who decides is shown.
+    message: Mapped[str | None] = mapped_column(Text)
+    opened_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: The run whose end is awaited.
+    child_run: Mapped[str | None] = mapped_column(String(40))
+    answered_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: What came before the run was parked; once it is in the run's events, it is gone from here.
+    answer: Mapped[JSONObject | None] = mapped_column(Json)
+    #: Whether the answer is in the run's events.
+    heard: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+
+    __table_args__ = (
+        Index("ix_waitpoints_run", "run_id"),
+        Index("ix_waitpoints_child", "child_run", **_where(OPEN_CHILD)),
     )
 
 
@@ -283,7 +316,7 @@ class AttemptRow(Table):
     executor: Mapped[str | None] = mapped_column(String(30))
     started_at: Mapped[datetime] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
-    #: A final run status, `retry`, or `lost` when its worker died.
+    #: A final run status, `retry`, `waiting`, or `lost` when its worker died.
     outcome: Mapped[str | None] = mapped_column(String(20))
     reason: Mapped[str | None] = mapped_column(Text)
 

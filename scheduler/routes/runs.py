@@ -30,10 +30,23 @@ router = APIRouter(prefix="/runs", tags=["runs"], responses=PROBLEMS)
 _LONGEST_POLL = 55
 
 
-class ShownRun(RunView):
-    """A run, and while it waits in line for a limit of its app, for what."""
+class ShownWait(BaseModel):
+    """What one node of a waiting run waits for."""
 
+    node_id: str
+    kind: str
+    until: str | None
+    #: Where the answer is to be sent.
+    url: str | None
+
+
+class ShownRun(RunView):
+    """A run, and while it waits, for what."""
+
+    #: Of a queued run that stands in line: the limit of its app.
     waiting_for: str | None = None
+    #: Of a waiting run.
+    waits: list[ShownWait] | None = None
 
 
 class RunPage(Page):

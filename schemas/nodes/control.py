@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import Field
 
-from schemas.flow import MAX_EXECUTION_TIME_MS, Whole
+from schemas.flow import Whole
 from schemas.json import JSONValue
 from schemas.nodes.spec import NodeConfig, NodeType, Port
+from schemas.nodes.wait import LONGEST_WAIT_MS
 
 
 class DelayConfig(NodeConfig):
-    delay_ms: Whole = Field(default=1000, ge=0, le=MAX_EXECUTION_TIME_MS, description="pause in milliseconds")
+    delay_ms: Whole = Field(default=1000, ge=0, le=LONGEST_WAIT_MS, description="pause in milliseconds")
     data: JSONValue = Field(default=None, description="passed on when no connection brings any")
+
+    def engine_limit(self) -> timedelta | None:
+        """Leave the limit to the node: it counts while no worker has the run."""
+        return None
 
 
 class RespondConfig(NodeConfig):
@@ -23,7 +30,7 @@ class RespondConfig(NodeConfig):
 TIME_DELAY = NodeType(
     type="time.delay",
     category="control",
-    description="Waits, then passes its data on.",
+    description="Waits, then passes its data on; beyond a minute the run holds no worker meanwhile.",
     inputs=(Port(name="data", description="any value"),),
     outputs=(Port(name="data", description="the same value"),),
     config=DelayConfig,

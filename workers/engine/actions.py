@@ -51,4 +51,11 @@ class End:
     error: RunError | None
 
 
-Action: TypeAlias = Start | Pause | GiveUp | StartOver | End
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """Nothing runs, and these nodes wait for something outside: end the attempt, but not the run."""
+
+    nodes: tuple[int, ...]
+
+
+Action: TypeAlias = Start | Pause | GiveUp | StartOver | Suspend | End

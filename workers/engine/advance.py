@@ -9,13 +9,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeAlias
 
 from schemas.flow import TAKES_FAILURES, FlowSettings, Node, RetryWorkflowOnError
-from schemas.json import JSONValue
+from schemas.json import JSONObject, JSONValue
 from schemas.outcome import ErrorKind, RunError
-from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver
+from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver, Suspend
 from workers.engine.graph import Graph
 from workers.engine.retry import pause_before_retry
 from workers.engine.trigger import Fate, decide
@@ -35,6 +35,13 @@ class Checkpoint:
     failures: Mapping[int, int] = field(default_factory=dict)
     #: Of nodes that do their work in parts: the parts that are done, by their place.
     parts: Mapping[int, Mapping[int, JSONValue]] = field(default_factory=dict)
+    #: Of nodes that have begun to wait for something outside: what they noted then.
+    waits: Mapping[int, JSONObject] = field(default_factory=dict)
+    #: What came to waitpoints, by their ids; and those that nodes have opened.
+    answers: Mapping[str, JSONObject] = field(default_factory=dict)
+    opened: Set[str] = frozenset()
+    #: The latest time for which the run was woken; it is what counts for waits, and not this machine's clock.
+    woken: datetime | None = None
     round: int = 1
 
 
@@ -80,6 +87,7 @@ class RunState:
         self._decided: set[int] = set()
         self._running: set[int] = set()
         self._paused: set[int] = set()
+        self._parked: set[int] = set()
         self._phase: Literal["open", "closed"] = "closed"
         self._starting_over = False
 
@@ -128,6 +136,14 @@ class RunState:
         self.errors[node] = error
         self._decide(self._tell(node, "failed"))
         return [given_up, *self._start_ready()]
+
+    def parked(self, node: int) -> list[Action]:
+        """Note that the node waits for something outside; once nothing else can run, the attempt ends."""
+        if self._phase == "closed":
+            return []
+        self._running.discard(node)
+        self._parked.add(node)
+        return self._start_ready()
 
     def due(self, node: int) -> list[Action]:
         """The pause before a retry is over."""
@@ -195,6 +211,10 @@ class RunState:
             self._running.add(node)
             starts.append(Start(node, attempt))
         if not self._running and not self._paused:
+            if self._parked:
+                nodes = tuple(sorted(self._parked))
+                self._close()
+                return [Suspend(nodes)]
             error = self._unforgiven()
             return self._stop(error) if error else self._end(None)
         return starts
@@ -250,3 +270,4 @@ class RunState:
         self._ready.clear()
         self._running.clear()
         self._paused.clear()
+        self._parked.clear()

@@ -21,7 +21,7 @@ from workers.engine.circuit import Refused, Verdict
 from workers.engine.plan import Step
 from workers.engine.results import Question, fingerprint
 from workers.engine.shared import Shared
-from workers.nodes.node import NodeCall, NodeError, node_error, too_long
+from workers.nodes.node import NodeCall, NodeError, Park, node_error, too_long
 
 log = structlog.get_logger(__name__)
 
@@ -111,7 +111,7 @@ async def _within_limit(step: Step, call: NodeCall[Any]) -> Mapping[str, JSONVal
             return _checked(await step.work.run(call))
         async with asyncio.timeout(limit.total_seconds()) as deadline:
             return _checked(await step.work.run(call))
-    except NodeError:
+    except (NodeError, Park):
         raise
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()

@@ -14,9 +14,10 @@ import structlog
 from schemas.errors import Invalid
 from schemas.flow import FlowDocument
 from schemas.json import JSONObject, JSONValue
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded, Wait
 from schemas.run import EventType, Happening
-from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver
+from schemas.waitpoint import opened_by
+from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver, Suspend
 from workers.engine.advance import Checkpoint, RunState
 from workers.engine.attempt import try_node
 from workers.engine.checkpoint import recall
@@ -27,7 +28,8 @@ from workers.engine.ports import check_inputs, result_of, root_inputs, wired_inp
 from workers.engine.registry import BUILT_IN, Registry
 from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
-from workers.nodes.node import NodeCall, NodeError, NodeTools
+from workers.engine.waits import NodeWaits
+from workers.nodes.node import NodeCall, NodeError, NodeTools, Park
 
 log = structlog.get_logger(__name__)
 
@@ -50,18 +52,21 @@ async def run_flow(
     registry: Registry = BUILT_IN,
     shared: Shared | None = None,
     hooks: Sequence[Hook] = (),
+    may_park: bool = False,
 ) -> Outcome:
     """Run the flow to its end and tell each node's happenings; what `past` completed is not repeated.
 
-    `shared` is what the runs of one worker have in common. Raises only CancelledError, after every node has been
-    cancelled and has stopped.
+    `shared` is what the runs of one worker have in common. `may_park` says that whoever asks keeps a run that waits for
+    something outside, and asks again when that has come; else waits are over in here, or fail. Raises only
+    CancelledError, after every node has been cancelled and has stopped.
     """
     try:
         plan = plan_of(document, registry)
     except Invalid as mistakes:
         return Failed(error=RunError(kind=ErrorKind.INVALID_INPUT, message=str(mistakes)))
+    checkpoint = recall(document, past)
     drive = _Drive(
-        plan, recall(document, past), payload, tools=tools, events=events, shared=shared or Shared(), hooks=hooks
+        plan, checkpoint, payload, tools=tools, events=events, shared=shared or Shared(), hooks=hooks, may_park=may_park
     )
     if not hooks:
         return await drive.to_the_end()
@@ -91,11 +96,17 @@ class _Drive:
         events: EventSink,
         shared: Shared,
         hooks: Sequence[Hook] = (),
+        may_park: bool = False,
     ) -> None:
         document = plan.document
         self.run_seen = RunSeen(run_id=tools.run_id, app=tools.app, flow=document.name, attempt=tools.attempt)
         self._plan = plan
-        self._parts = checkpoint.parts
+        self._checkpoint = checkpoint
+        self._may_park = may_park
+        #: What nodes noted that have begun to wait; the waits of those that stopped waiting are forgotten.
+        self._noted: dict[int, JSONObject] = dict(checkpoint.waits)
+        self._opened: set[str] = set(checkpoint.opened)
+        self._waits: dict[int, Wait] = {}
         self._state = RunState(
             plan.graph, document.nodes, document.settings, branching=plan.branching, checkpoint=checkpoint
         )
@@ -108,7 +119,7 @@ class _Drive:
         self._strands: set[asyncio.Task[None]] = set()
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._running: dict[int, int] = {}
-        self._end: asyncio.Future[End | StartOver | Retry] = self._loop.create_future()
+        self._end: asyncio.Future[End | StartOver | Suspend | Retry] = self._loop.create_future()
 
     async def to_the_end(self) -> Outcome:
         limit = self._plan.document.settings.max_execution_time
@@ -129,7 +140,12 @@ class _Drive:
             match await self._end:
                 case StartOver() as again:
                     await self._stop("the flow starts over after an error in another node")
+                    self._noted.clear()
+                    self._waits.clear()
                     self._say_starting_over(again)
+                case Suspend(nodes=nodes):
+                    self._running.clear()  # all of them wait, and are not stopped
+                    return Parked(waits=tuple(self._waits[node] for node in nodes))
                 case End(error=None):
                     return Succeeded(result=self._result())
                 case End(error=RunError() as error):
@@ -156,9 +172,13 @@ class _Drive:
         began = time.perf_counter()
         try:
             outputs, cached = await self._try(step, start)
+        except Park as park:
+            self._waits[start.node] = park.wait
+            return self._state.parked(start.node)
         except NodeError as failure:
             error = failure.error.model_copy(update={"node_id": step.id})
             del self._running[start.node]
+            self._noted.pop(start.node, None)  # the next try, if there is one, waits anew
             return self._state.failed(start.node, error, roll=random.random())
         duration_ms = round((time.perf_counter() - began) * 1000, 3)
         said: JSONObject = {"outputs": dict(outputs), "attempt": start.attempt, "duration_ms": duration_ms}
@@ -178,6 +198,7 @@ class _Drive:
             tools=self._tools,
             emit=lambda type_, data: self._say(type_, step.id, data),
             inner=self._inner(step, start.node) if step.inner else None,
+            waits=self._node_waits(step, start.node) if self._may_park else None,
         )
         if not self._hooks:
             return await try_node(step, call, self._shared, flow=self._plan.document.name)
@@ -197,7 +218,17 @@ class _Drive:
             drive = _Drive(plan, Checkpoint(), payload, tools=self._tools, events=events, shared=self._shared)
             return await drive.to_the_end()
 
-        return InnerFlows(step, run, self._events, self._say, kept=self._parts.get(node, {}))
+        return InnerFlows(step, run, self._events, self._say, kept=self._checkpoint.parts.get(node, {}))
+
+    def _node_waits(self, step: Step, node: int) -> NodeWaits:
+        return NodeWaits(
+            begun=self._noted.get(node),
+            opened=self._opened,
+            answers=self._checkpoint.answers,
+            woken=self._checkpoint.woken,
+            child=(self._tools.run_id, step.id, self._state.round),
+            say=lambda data: self._say(EventType.DATA, step.id, data),
+        )
 
     def _inputs(self, step: Step, node: int) -> JSONObject:
         wires = self._plan.graph.wires[node]
@@ -225,7 +256,7 @@ class _Drive:
                     self._timers[node] = self._loop.call_later(delay.total_seconds(), self._due, node)
                 case GiveUp():
                     self._say_error(EventType.NODE_FAILED, action)
-                case End() | StartOver():
+                case End() | StartOver() | Suspend():
                     self._settle(action)
                 case _:
                     assert_never(action)
@@ -246,7 +277,7 @@ class _Drive:
             log.error("attempt.broke", run_id=self._tools.run_id, exc_info=error)
             self._settle(Retry(after=PAUSE_AFTER_LOSS, reason=f"the engine could not go on: {error!r}"))
 
-    def _settle(self, end: End | StartOver | Retry) -> None:
+    def _settle(self, end: End | StartOver | Suspend | Retry) -> None:
         if not self._end.done():
             self._end.set_result(end)
 
@@ -292,6 +323,8 @@ class _Drive:
         self._events.emit(Happening(EventType.LOG, {"level": "warning", "message": message}))
 
     def _say(self, type_: EventType, node_id: str, data: JSONObject) -> None:
+        if (opening := opened_by(data)) is not None:
+            self._opened.add(opening[0])
         if self._state.round > 1:
             data = {**data, "round": self._state.round}
         self._events.emit(Happening(type_, data, node_id))

@@ -24,6 +24,7 @@ from workers.nodes.python import Python
 from workers.nodes.sandbox import SandboxExec, ZypiExec
 from workers.nodes.shell import ShellExec
 from workers.nodes.transform import JsonParse, JsonStringify, Map
+from workers.nodes.wait import WaitApproval, WaitUrl, WaitWebhook
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ _WORK: dict[str, Node[Any]] = {
     "flow.map": FlowMap(),
     "flow.race": FlowRace(),
     "time.delay": Delay(),
+    "wait.url": WaitUrl(),
+    "wait.webhook": WaitWebhook(),
+    "wait.approval": WaitApproval(),
     "debug.log": DebugLog(),
     "respond": Respond(),
 }
@@ -60,12 +64,20 @@ BUILT_IN: Registry = MappingProxyType(
 )
 
 
+def custom_registry() -> Registry:
+    """Load the node types of installed packages. Raises SettingsError for one that brings something else."""
+    return {node.type.type: Registered(node.type, node.work()) for node in installed_nodes()}
+
+
 class HubRegistry(Mapping[str, Registered]):
     """The built-in node types, those of installed packages, and the hub packages in a folder as they are now."""
 
-    def __init__(self, folder: Path, *, built_in: Registry = BUILT_IN) -> None:
-        """Raises SettingsError for an installed package that brings something else than node types."""
-        custom = {node.type.type: Registered(node.type, node.work()) for node in installed_nodes()}
+    def __init__(self, folder: Path, *, built_in: Registry = BUILT_IN, custom: Registry | None = None) -> None:
+        """`custom` stands for the node types of installed packages, where these are not to be loaded.
+
+        Raises SettingsError for an installed package that brings something else than node types.
+        """
+        custom = custom_registry() if custom is None else custom
         self._built_in = {**custom, **built_in}
         self._shelf = HubShelf(folder)
         self._hub: dict[str, Registered] = {}

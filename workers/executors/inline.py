@@ -35,6 +35,7 @@ class InlineExecutor:
             registry=self._registry,
             shared=self._shared,
             hooks=self._hooks,
+            may_park=True,
         )
 
     async def aclose(self) -> None:

@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from functools import partial
 
+import httpx
 import structlog
 
 from schemas.npm import ANY_PACKAGE
 from schemas.settings import ExecutionMode, Settings
 from workers.engine.plugins import load_hooks
-from workers.engine.registry import HubRegistry
+from workers.engine.registry import HubRegistry, custom_registry
 from workers.executors.base import Executor, RunOrder
 from workers.executors.boxed.desk import Services
 from workers.executors.boxed.making import make_engine_box, open_engine_boxes
+from workers.executors.boxed.operators import Operators
 from workers.executors.boxed.per_app import BoxPerApp
 from workers.executors.boxed.per_run import BoxPerRun
 from workers.executors.boxed.supply import BoxSupply
@@ -49,6 +51,7 @@ class Openings:
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._engine_boxes: NamespaceBox | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._hooks = load_hooks()
 
     def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[Executor]]]:
         """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
@@ -84,36 +87,53 @@ class Openings:
     async def _per_run(self) -> Executor:
         """Everything is inside: the code of a run may import any package, and reach whatever its box has."""
         boxes = await self._boxes_with_engine()
-        services = Services(preparer=self._preparer("node"), commands=NoBox())
+        services = self._services(self._preparer("node"), NoBox())
         return BoxPerRun(self._supply(boxes, ExecutionMode.SANDBOX_PROCESS, services, _READY_FOR_RUNS), self._terms())
 
     async def _per_app(self) -> Executor:
         boxes = await self._boxes_with_engine()
         commands = await open_box()
         self._closing.append(commands.aclose)
-        services = Services(preparer=self._preparer("v8"), commands=commands)
+        services = self._services(self._preparer("v8"), commands)
         mode = ExecutionMode.SANDBOX_CODE_AND_PROCESS
         return BoxPerApp(self._supply(boxes, mode, services, _READY_FOR_APPS), self._terms())
 
     def _inline(self, code: CodeSandbox, box: CommandSandbox, preparer: CachingPreparer) -> InlineExecutor:
-        http = open_client(allow_private_network=self._settings.allow_private_network)
-        self._closing.append(http.aclose)
+        http = self._http()
         cap = timedelta(seconds=self._settings.inline_http_max_duration)
 
         def tools_for(order: RunOrder) -> NodeTools:
             return NodeTools(
                 code=code, http=http, box=box, preparer=preparer, app=order.app, run_id=order.run_id,
                 attempt=order.attempt, inline_http_cap=cap, egress=order.egress,
+                public_url=self._settings.public_url.rstrip("/"),
             )  # fmt: skip
 
-        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub), hooks=load_hooks())
+        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub), hooks=self._hooks)
+
+    def _services(self, preparer: CachingPreparer, commands: CommandSandbox) -> Services:
+        custom = custom_registry()
+        if not custom and not self._hooks:
+            return Services(preparer=preparer, commands=commands)
+        operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
+        return Services(preparer=preparer, commands=commands, operators=operators)
+
+    def _http(self) -> httpx.AsyncClient:
+        http = open_client(allow_private_network=self._settings.allow_private_network)
+        self._closing.append(http.aclose)
+        return http
 
     def _supply(self, boxes: NamespaceBox, mode: ExecutionMode, services: Services, ready: int) -> BoxSupply:
         return BoxSupply(partial(make_engine_box, boxes, mode, self._terms(), services), ready=ready)
 
     def _terms(self) -> Terms:
         cap = timedelta(seconds=self._settings.inline_http_max_duration)
-        return Terms(memory_mb=self._settings.box_memory_mb, inline_http_cap=cap)
+        return Terms(
+            memory_mb=self._settings.box_memory_mb,
+            inline_http_cap=cap,
+            hooked=bool(self._hooks),
+            public_url=self._settings.public_url.rstrip("/"),
+        )
 
     def _preparer(self, platform: Platform) -> CachingPreparer:
         """Prepare code for isolates, which get the packages that the operator allows, or for Node, which gets any."""

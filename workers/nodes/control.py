@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from schemas.json import JSONValue
 from schemas.nodes.control import DelayConfig, RespondConfig
-from workers.nodes.node import NodeCall
+from schemas.outcome import Wait, WaitKind
+from workers.nodes.node import NodeCall, Park, too_long
+
+#: A longer delay parks the run, which then holds no worker.
+LONGEST_SLEEP = timedelta(minutes=1)
 
 
 class Delay:
-    """Wait in this process, then pass `data` on."""
+    """Wait, then pass `data` on: a short while in this process, longer ones without it."""
 
     async def run(self, call: NodeCall[DelayConfig]) -> Mapping[str, JSONValue]:
-        await asyncio.sleep(call.config.delay_ms / 1000)
+        delay, limit = timedelta(milliseconds=call.config.delay_ms), call.config.limit
+        if limit is not None and limit < delay:
+            await _pass(call, limit)
+            raise too_long(limit, raise_with="timeout_ms in its config")
+        await _pass(call, delay)
         return dict(call.inputs)
+
+
+async def _pass(call: NodeCall[DelayConfig], span: timedelta) -> None:
+    if call.waits is None or span <= LONGEST_SLEEP:
+        await asyncio.sleep(span.total_seconds())
+        return
+    if call.waits.begun is None:
+        until = datetime.now(UTC) + span
+        call.waits.begin({"until": until.isoformat()}, port="until", value=until.isoformat(), opens=None)
+    else:
+        until = datetime.fromisoformat(str(call.waits.begun["until"]))
+    if not call.waits.is_over(until):
+        raise Park(Wait(node_id=call.node_id, kind=WaitKind.DELAY, until=until))
 
 
 class Respond:

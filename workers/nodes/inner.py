@@ -8,7 +8,7 @@ from typing import cast
 
 from schemas.json import JSONObject, JSONValue, dumps
 from schemas.nodes.inner import MAX_ITEMS, MapConfig, RaceConfig
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from workers.nodes.node import Inner, NodeCall, NodeError, node_error
 
 
@@ -135,7 +135,7 @@ def _result_or_error(outcome: Outcome, what: str) -> RunError | list[JSONValue]:
         case Failed(error=error):
             where = f'{what}, node "{error.node_id}"' if error.node_id else what
             return error.model_copy(update={"message": f"{where}: {error.message}", "node_id": None})
-        case Retry(reason=reason) | Cancelled(reason=reason):
+        case Retry(reason=reason) | Cancelled(reason=reason) | Parked(reason=reason):
             return RunError(kind=ErrorKind.LOST, message=f"{what}: {reason}")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Generic, Protocol, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpx
 
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeConfig
-from schemas.outcome import ErrorKind, Outcome, RunError
+from schemas.outcome import ErrorKind, Outcome, RunError, Wait, WaitKind
 from schemas.run import EventType
 from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
@@ -39,8 +39,20 @@ class NodeTools:
     box: CommandSandbox = field(default_factory=NoBox)
     #: By node: what a command that failed left in /tmp, which its next try finds there again.
     left_in_tmp: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
+    #: Where people and other machines reach this server's API.
+    public_url: str = "http://127.0.0.1:8080"
+    #: Does the work of operators' own nodes, where the engine is in a box and they are not.
+    elsewhere: Elsewhere | None = None
     #: Where the app's flows may connect to, besides what holds for all.
     egress: Egress = PUBLIC_EGRESS
+
+
+class Elsewhere(Protocol):
+    """Runs a node in another process than the engine's."""
+
+    async def run_node(self, node_type: str, call: NodeCall[Any]) -> Mapping[str, JSONValue]:
+        """As `Node.run`."""
+        ...
 
 
 class Inner(Protocol):
@@ -60,6 +72,42 @@ class Inner(Protocol):
         ...
 
 
+class Waits(Protocol):
+    """What a node may use that waits for something outside the run. To wait, it raises Park."""
+
+    #: What the node noted when it began to wait, in an earlier attempt; None when it has not begun.
+    @property
+    def begun(self) -> JSONObject | None: ...
+
+    def begin(self, note: JSONObject, *, port: str, value: JSONValue, opens: tuple[str, WaitKind] | None) -> None:
+        """Note how it waits, for later attempts; show a value; open a waitpoint, with this event."""
+        ...
+
+    def has_opened(self, waitpoint: str) -> bool:
+        """Tell whether a node of this run has opened the waitpoint."""
+        ...
+
+    def answer(self, waitpoint: str) -> JSONObject | None:
+        """Give what came to a waitpoint, if anything has."""
+        ...
+
+    def is_over(self, until: datetime | None) -> bool:
+        """Tell whether the run was woken because this time had come. Clocks of workers don't count."""
+        ...
+
+    def child(self) -> str:
+        """Name the waitpoint of the run that this node starts: the same in every attempt."""
+        ...
+
+
+class Park(Exception):
+    """The node can only go on once something has happened outside the run."""
+
+    def __init__(self, wait: Wait) -> None:
+        super().__init__(wait.kind)
+        self.wait = wait
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeCall(Generic[C]):
     """One try at one node."""
@@ -73,6 +121,8 @@ class NodeCall(Generic[C]):
     emit: Callable[[EventType, JSONObject], None]
     #: Only for node types whose config has `inner_flows`.
     inner: Inner | None = None
+    #: None where a run can't be parked: inside another node, and where no server keeps it.
+    waits: Waits | None = None
 
     def log(self, level: str, message: str) -> None:
         """Add a line to the run's log; level is debug, info, warning or error."""

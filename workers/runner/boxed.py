@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import uvloop
@@ -16,9 +17,10 @@ from schemas.flow import FlowDocument
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
 from schemas.run import Happening
 from workers.engine.drive import run_flow
+from workers.engine.hooks import Hook
 from workers.nodes.node import NodeTools
 from workers.runner import wire
-from workers.runner.asks import Asks
+from workers.runner.asks import AskedHook, Asks
 from workers.runner.channel import Channel
 from workers.runner.inside import Inside, open_inside
 from workers.sandboxes.box.inside import kernel
@@ -75,12 +77,15 @@ class Runner:
         assert self._channel is not None and self._asks is not None
         tools = self._inside.tools_for(order, self._asks, run)
         sink = _Sink(self._channel, self._asks, run)
-        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside)
+        hooks = (AskedHook(self._asks, run),) if order["hooked"] else ()
+        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside, hooks)
         del self._runs[run]
         self._channel.say({"say": "done", "run": run, "outcome": wire.outcome_to(outcome)})
 
 
-async def _attempt(document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, inside: Inside) -> Outcome:
+async def _attempt(  # noqa: PLR0917 - all that one attempt is made of
+    document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, inside: Inside, hooks: Sequence[Hook]
+) -> Outcome:
     try:
         past = [wire.happening_from(said) for said in order["past"]]
         return await run_flow(
@@ -91,6 +96,8 @@ async def _attempt(document: FlowDocument, order: wire.Said, tools: NodeTools, s
             past=past,
             registry=inside.registry,
             shared=inside.shared,
+            may_park=True,
+            hooks=hooks,
         )
     except asyncio.CancelledError:
         return Cancelled(reason="stopped from outside")

@@ -14,7 +14,7 @@ from schemas.flow import FlowDocument
 from schemas.fold import nodes_from
 from schemas.ids import new_id
 from schemas.json import JSONValue
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening, Lane, RunStatus, RunView, status_of
 from schemas.settings import ExecutionMode, ExecutorName, Settings
 from workers.engine.drive import run_flow
@@ -101,6 +101,8 @@ def settle(outcome: Outcome) -> tuple[RunStatus, JSONValue, RunError | None]:
             return RunStatus.CANCELLED, None, RunError(kind=ErrorKind.CANCELLED, message=reason)
         case Retry(reason=reason):
             return RunStatus.FAILED, None, RunError(kind=ErrorKind.LOST, message=reason)
+        case Parked(reason=reason):  # never so here: the engine is not told that it may
+            return RunStatus.FAILED, None, RunError(kind=ErrorKind.INTERNAL, message=f"left waiting for {reason}")
         case _:
             assert_never(outcome)
 

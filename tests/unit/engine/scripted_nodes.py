@@ -115,6 +115,7 @@ async def run(
     events: EventSink | None = None,
     past: Sequence[Happening] = (),
     code: ScriptedCode | None = None,
+    may_park: bool = False,
 ) -> Outcome:
     return await run_flow(
         read(raw, registry),
@@ -123,6 +124,7 @@ async def run(
         events=events or MemorySink(),
         past=past,
         registry={**BUILT_IN, **registry},
+        may_park=may_park,
     )
 
 

@@ -12,7 +12,7 @@ from schemas.flow import Connection, FlowDocument, FlowSettings, Node, RetryPoli
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import EventType, Happening
-from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver
+from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver, Suspend
 from workers.engine.advance import Outputs, RunState
 from workers.engine.checkpoint import recall
 from workers.engine.graph import graph_of
@@ -31,6 +31,8 @@ class Story:
     #: Nodes that leave one of their output ports, said or also, empty; and the one that each fills.
     branching: frozenset[int] = frozenset()
     takes: tuple[str, ...] = ()
+    #: How often each node parks before it goes on.
+    parks: tuple[int, ...] = ()
 
     def outputs_of(self, node: int, others: Mapping[int, Outputs]) -> dict[str, JSONValue]:
         """Give what the node says when it works: what it has heard, at each port that it fills."""
@@ -45,6 +47,9 @@ class Played:
     """What came of a run, and what could be seen on the way."""
 
     end: End | None = None
+    #: Nodes for which the last attempt was parked, and the attempts that were.
+    suspended: tuple[int, ...] = ()
+    parkings: int = 0
     outputs: dict[int, Outputs] = field(default_factory=dict)
     happenings: list[Happening] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
@@ -54,7 +59,9 @@ class Played:
     early: list[int] = field(default_factory=list)
 
 
-def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Played:
+def play(  # noqa: PLR0915 - a whole run, read from top to bottom
+    story: Story, choose: Chooser, *, past: Iterable[Happening] = ()
+) -> Played:
     """Run the story to its end."""
     past = list(past)
     document, graph = story.document, graph_of(story.document)
@@ -84,6 +91,8 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
                     say(EventType.NODE_FAILED, node, attempt=attempt, error=error.model_dump(mode="json"))
                 case End():
                     played.end = action
+                case Suspend(nodes):
+                    played.suspended = nodes
                 case StartOver():
                     stopped = RunError(kind=ErrorKind.CANCELLED, message="stopped").model_dump(mode="json")
                     for node in running:
@@ -94,13 +103,18 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
                     perform(state.begin())
 
     perform(state.begin())
-    while played.end is None:
+    while played.end is None and not played.suspended:
         node = choose(sorted({*running, *paused}))
         if node in paused:
             paused.remove(node)
             perform(state.due(node))
             continue
         running.remove(node)
+        begun = sum(said.type is EventType.DATA for said in played.happenings if said.node_id == f"n{node}")
+        if story.parks and begun < story.parks[node]:
+            say(EventType.DATA, node, wait={})
+            perform(state.parked(node))
+            continue
         if failures.get(node, 0) < story.fails[node]:
             failures[node] = failures.get(node, 0) + 1
             perform(state.failed(node, RunError(kind=ErrorKind.USER, message="no", node_id=document.nodes[node].id)))
@@ -110,6 +124,16 @@ def play(story: Story, choose: Chooser, *, past: Iterable[Happening] = ()) -> Pl
             perform(state.succeeded(node, outputs))
     played.outputs = dict(state.outputs)
     played.fates = [state.ended(node) for node in range(len(graph))]
+    return played
+
+
+def play_to_the_end(story: Story, choose: Chooser) -> Played:
+    """Run the story, and go on each time that it was parked."""
+    played, parkings = play(story, choose), 0
+    while played.suspended:
+        parkings += 1
+        played = play(story, choose, past=played.happenings)
+    played.parkings = parkings
     return played
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated_run import Chooser, Story, acyclic_document, choosers, play, stories
+from simulated_run import Chooser, Story, acyclic_document, choosers, play, play_to_the_end, stories
 
 from schemas.flow import RetryPolicy
 from schemas.outcome import ErrorKind, RunError
-from workers.engine.actions import End, GiveUp, Pause, Start, StartOver
+from workers.engine.actions import End, GiveUp, Pause, Start, StartOver, Suspend
 from workers.engine.advance import Checkpoint, RunState
 from workers.engine.graph import graph_of
 
@@ -176,3 +177,49 @@ def test_a_run_that_was_over_is_over_when_it_is_resumed() -> None:
     state = RunState(graph_of(document), document.nodes, document.settings, checkpoint=checkpoint)
 
     assert state.begin() == [End(None)]
+
+
+@st.composite
+def parking_stories(draw: st.DrawFn) -> Story:
+    """Any story, some of whose nodes park before they go on."""
+    story = draw(stories())
+    size = len(story.fails)
+    return replace(story, parks=tuple(draw(st.lists(st.sampled_from([0, 0, 1, 2]), min_size=size, max_size=size))))
+
+
+@given(parking_stories(), choosers(), choosers())
+def test_a_run_that_parks_comes_to_the_same_end_as_one_that_does_not(
+    story: Story, choose: Chooser, otherwise: Chooser
+) -> None:
+    parked, straight = play_to_the_end(story, choose), play(replace(story, parks=()), otherwise)
+
+    assert (parked.end == End(None)) == (straight.end == End(None))
+    assert straight.end != End(None) or parked.fates == straight.fates
+    assert straight.end != End(None) or waits_for_less(story) or parked.outputs == straight.outputs
+
+
+def test_a_parked_node_lets_everything_else_run_first() -> None:
+    state = state_of(3, (1, 2))
+
+    assert state.begin() == [Start(0, 1), Start(1, 1)]
+    assert state.parked(0) == []
+    assert state.succeeded(1, {"said": 1}) == [Start(2, 1)]
+    assert state.succeeded(2, {}) == [Suspend((0,))]
+
+
+def test_a_failure_ends_a_run_although_others_of_its_nodes_wait() -> None:
+    state = state_of(2)
+    state.begin()
+    state.parked(0)
+
+    assert state.failed(1, OOPS) == [GiveUp(1, 1, OOPS), End(OOPS)]
+
+
+def test_a_retry_that_is_due_soon_is_waited_for_before_the_run_is_parked() -> None:
+    state = state_of(2, policy=RetryPolicy(max_attempts=2))
+    state.begin()
+    state.parked(0)
+    state.failed(1, OOPS)
+    state.due(1)
+
+    assert state.succeeded(1, {}) == [Suspend((0,))]

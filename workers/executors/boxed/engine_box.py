@@ -14,7 +14,7 @@ from itertools import count
 from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
 from schemas.json import JSONObject
-from schemas.outcome import Outcome
+from schemas.outcome import Outcome, Parked
 from schemas.run import Happening
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
@@ -152,7 +152,10 @@ class EngineBox:
                 assert self._channel is not None
                 self._desk.take(self._channel, flight.order, flight.events, message)
             case "done":
-                flight.outcome.set_result(wire.outcome_from(message["outcome"]))
+                outcome = wire.outcome_from(message["outcome"])
+                if isinstance(outcome, Parked) and not _is_of(flight, outcome):
+                    raise ValueError("not the waits of this run's nodes, one each")
+                flight.outcome.set_result(outcome)
             case _:
                 raise ValueError(f"{what!r} is not what a runner says")
 
@@ -188,6 +191,11 @@ class EngineBox:
             if not flight.outcome.done():
                 flight.outcome.set_exception(BoxDied(ending, alone=self.given == 1))
         return ending
+
+
+def _is_of(flight: _Flight, parked: Parked) -> bool:
+    nodes = [wait.node_id for wait in parked.waits]
+    return 0 < len(nodes) == len(set(nodes)) and flight.subjects.issuperset(nodes)
 
 
 def _order(order: RunOrder, terms: JSONObject) -> JSONObject:

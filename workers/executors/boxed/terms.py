@@ -22,6 +22,9 @@ class Terms:
     #: Of a box as a whole: engine, code, and scratch space.
     memory_mb: int
     inline_http_cap: timedelta
+    #: The worker has hooks that want to hear of every run.
+    hooked: bool = False
+    public_url: str = "http://127.0.0.1:8080"
 
     def limits(self) -> BoxLimits:
         """Give what a box may use: enough for an engine and a V8 host with its threads."""
@@ -36,4 +39,6 @@ class Terms:
             "inline_http_cap": self.inline_http_cap.total_seconds(),
             "reach": order.egress.reach,
             "hosts": list(order.egress.hosts),
+            "hooked": self.hooked,
+            "public_url": self.public_url,
         }
