@@ -12,9 +12,9 @@ from tests.integration.workers.worker_process import WorkerProcess
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("FLO_EXECUTION_MODE", "SANDBOX_PROCESS", "workers run only SANDBOX_CODE_ONLY so far; unset it"),
+        ("FLO_EGRESS", "not a host", "FLO_EGRESS is 'not a host': Value error, 'not a host' is not a host: give host"),
         ("FLO_EXECUTION_MODE", "sandboxed", "FLO_EXECUTION_MODE is 'sandboxed': 'UNSANDBOXED', 'SANDBOX_CODE_ONLY'"),
-        ("FLO_EXECUTOR", "docker", "this worker has no executor 'docker', only: inline"),
+        ("FLO_EXECUTOR", "docker", "this worker has no executor 'docker', only: inline, namespace"),
         ("FLO_MAX_CONCURRENCY", "many", "FLO_MAX_CONCURRENCY is 'many': a valid integer"),
         ("FLO_DATABASE_URL", "mysql://here/flo", "names the database 'mysql'; Flo knows sqlite:///path"),
         ("FLO_DATABASE_URL", "sqlite:////proc/nowhere/flo.db", "make its folder writable, or set FLO_HOME"),

@@ -68,7 +68,7 @@ def test_suspects_whose_host_dies_too_start_again_alone(loop: asyncio.AbstractEv
 @pytest.mark.parametrize(
     ("host", "kind"),
     [
-        ({"code": -11}, ErrorKind.INTERNAL),
+        ({"code": -11}, ErrorKind.KILLED),
         ({"code": -9, "last_words": ""}, ErrorKind.LOST),
         ({"code": -9, "last_words": "", "out_of_memory": True}, ErrorKind.MEMORY_EXCEEDED),
         ({"code": -6, "last_words": "FATAL ERROR: ... JavaScript heap out of memory"}, ErrorKind.MEMORY_EXCEEDED),
@@ -120,7 +120,7 @@ def test_runs_that_may_not_start_twice_are_lost_with_their_host(loop: asyncio.Ab
 def test_the_only_run_in_a_host_that_crashed_is_guilty_if_it_may_not_start_twice(
     loop: asyncio.AbstractEventLoop,
 ) -> None:
-    assert sentence(seat_with(loop, 1, repeats=False)) == [ErrorKind.INTERNAL]
+    assert sentence(seat_with(loop, 1, repeats=False)) == [ErrorKind.KILLED]
 
 
 def test_a_second_start_repeats_no_log_line(loop: asyncio.AbstractEventLoop) -> None:
