@@ -172,19 +172,20 @@ async def test_code_that_kills_its_host_is_guilty_when_it_was_alone() -> None:
         assert await value_of(pool, "export default () => 1") == 1
 
 
-async def test_a_thread_that_cannot_be_stopped_costs_its_host() -> None:
-    stubborn = """
-    import { execSync } from 'child_process';
-    export default async () => {
-      console.log('begun');
-      execSync('sleep 1000');
-    }
+async def test_a_thread_that_cannot_be_stopped_costs_its_host(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    stubborn = f"""
+    import {{ execSync }} from 'child_process';
+    export default async () => {{
+      execSync('echo blocked >{told}; sleep 1000');
+    }}
     """
     async with PlainNodePool(hosts=1, grace=SHORT) as pool:
-        heard = Heard()
         before = pool.pids
-        running = asyncio.create_task(pool.run(order(stubborn), heard))
-        await heard.until(lambda: len(heard.lines) == 1)
+        running = asyncio.create_task(pool.run(order(stubborn), Heard()))
+        # The thread's child says it: now nothing in the thread can be reached.
+        assert await asyncio.to_thread(told.read_text) == "blocked\n"
         running.cancel()
         await asyncio.gather(*map(death_of, before))
         assert await value_of(pool, "export default () => 1") == 1
