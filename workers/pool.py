@@ -20,6 +20,7 @@ from schemas.job import Job
 from workers.assembly import Assembly
 from workers.crossing import Crossing
 from workers.dispatcher import Receipt
+from workers.garbage import spare_what_stays
 from workers.loop import LoopThread
 
 log = structlog.get_logger()
@@ -136,6 +137,7 @@ class LoopPool(BasePool):  # type: ignore[misc]
     async def _open(self) -> Assembly:
         assembly = self.assemble(self.limit)
         await assembly.start()
+        spare_what_stays()
         return assembly
 
     def _get_info(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
 from schemas.run import Happening
 from workers.engine.drive import run_flow
 from workers.engine.hooks import Hook
+from workers.garbage import spare_what_stays
 from workers.nodes.node import NodeTools
 from workers.runner import wire
 from workers.runner.asks import AskedHook, Asks
@@ -38,6 +39,7 @@ async def _serve(end: socket.socket, given: dict[str, Any]) -> None:
     gone = asyncio.Event()
     async with open_inside(**given) as inside:
         runner = Runner(inside)
+        spare_what_stays()
         channel = await Channel.open(end, hear=runner.hear, lost=lambda _: gone.set())
         runner.begin(channel)
         await gone.wait()
