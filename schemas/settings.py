@@ -134,7 +134,12 @@ class Settings(BaseModel):
     kafka_password: SecretStr | None = Field(default=None, validation_alias="KAFKA_SASL_PASSWORD")
     #: File with the authorities that the broker's certificate is checked against; none means this machine's own.
     kafka_ca_file: Path | None = Field(default=None, validation_alias="KAFKA_SSL_CAFILE")
+    #: Executors that runs may be handed to over HTTP, comma-separated; each names one `flo executor`.
     executor_url: str | None = Field(default=None, validation_alias="EXECUTOR_URL")
+    #: Shared by workers and executors that can't reach the API: signs run tokens instead of the keys that it lists.
+    executor_key: SecretStr | None = Field(default=None, min_length=32, validation_alias="FLO_EXECUTOR_KEY")
+    #: Where the API is, for executors that check run tokens by the keys that it lists.
+    api_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_URL")
     lambda_function: str | None = Field(default=None, validation_alias="LAMBDA_EXECUTOR_FUNCTION")
     k8s_namespace: str = Field(default="default", validation_alias="K8S_NAMESPACE")
     k8s_executor_image: str | None = Field(default=None, validation_alias="K8S_EXECUTOR_IMAGE")
@@ -191,6 +196,11 @@ class Settings(BaseModel):
         return read_reach(self.egress)
 
     @property
+    def executor_urls(self) -> tuple[str, ...]:
+        """The executors that runs may be handed to over HTTP."""
+        return tuple(url.strip().rstrip("/") for url in (self.executor_url or "").split(",") if url.strip())
+
+    @property
     def npm(self) -> NpmAllow:
         """The packages that code nodes may depend on."""
         return NpmAllow.parse(self.npm_allow)
@@ -229,8 +239,10 @@ class Settings(BaseModel):
         return timedelta(seconds=self.lease_seconds / 3.5)
 
 
+#: Their values are never repeated.
+_HIDDEN = frozenset({"FLO_API_KEY", "FLO_EXECUTOR_KEY"})
 #: Variables of the FLO_ family that other parts read: the command line and the scripts.
-_OTHERS = frozenset({"FLO_URL", "FLO_APP", "FLO_TEST_POSTGRES_URL", "FLO_WORKER_GROUP", "FLO_LANES"})
+_OTHERS = frozenset({"FLO_APP", "FLO_TEST_POSTGRES_URL", "FLO_WORKER_GROUP", "FLO_LANES"})
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -243,7 +255,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         lines = []
         for mistake in mistakes.errors():
             name = str(mistake["loc"][0])
-            given = "***" if name == "FLO_API_KEY" else repr(mistake["input"])
+            given = "***" if name in _HIDDEN else repr(mistake["input"])
             lines.append(f"{name} is {given}: {mistake['msg'].removeprefix('Input should be ')}")
         raise SettingsError("; ".join(lines)) from None
 
