@@ -29,6 +29,8 @@ class AppLimits(BaseModel):
     #: Where what runs in its boxes may connect to: nowhere, any public address, or these hosts
     #: (`host`, `host:port`, `*.domain`).
     egress: Reach | None = None
+    #: Executors that its runs may name in `backend_config.executor_url`, besides the server's own.
+    executor_urls: tuple[str, ...] = ()
     #: Runs that may be under way at once, over all workers.
     max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     #: Runs with the same `concurrency_key` that may be under way at once; 1 makes them serial.

@@ -25,6 +25,8 @@ from workers.app_limits import StoredLimits
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
 from workers.executors.choose import ExecutorChoice
+from workers.executors.http.executor import HttpExecutor
+from workers.executors.http.signing import open_signing
 from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 from workers.heartbeat import Heartbeat
@@ -77,8 +79,17 @@ class Assembly:
         self._closing.append(openings.aclose)
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
-        modes = ModeExecutor(openings.all(), settings=settings, limits=StoredLimits(store), catalog=catalog)
+        limits = StoredLimits(store)
+        modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
         self._closing.append(modes.aclose)
+        http = HttpExecutor(
+            settings,
+            worker=identity.id,
+            limits=limits,
+            signing=open_signing(settings, store),
+            lease_left=self._lease_left,
+        )
+        self._closing.append(http.aclose)
         mode = await modes.start()
         log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
@@ -88,7 +99,7 @@ class Assembly:
             feed=feed,
             documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
             executors=ExecutorChoice(
-                {ExecutorName.INLINE: modes, ExecutorName.NAMESPACE: NamespaceExecutor(modes)},
+                {ExecutorName.INLINE: modes, ExecutorName.NAMESPACE: NamespaceExecutor(modes), ExecutorName.HTTP: http},
                 default=settings.executor,
             ),
             concurrency=identity.concurrency,
@@ -111,6 +122,9 @@ class Assembly:
     def _lease_holds(self) -> bool:
         # What is opened before the dispatcher asks only once there are runs.
         return self.dispatcher.lease_holds()
+
+    def _lease_left(self) -> timedelta:
+        return self.dispatcher.lease_left()
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -192,9 +192,13 @@ class Dispatcher:
 
     def lease_holds(self) -> bool:
         """Tell by this machine's clock whether others still take this worker for alive."""
+        return self.lease_left() > timedelta(0)
+
+    def lease_left(self) -> timedelta:
+        """Tell for how long they do, if it beats no more."""
         # Not by the loop's clock, which uvloop reads once a turn: frozen and thawed in the middle of a turn, it would
         # show the time before.
-        return time.monotonic() - self._beaten_at < self._lease.total_seconds() * 0.9
+        return timedelta(seconds=self._beaten_at - time.monotonic()) + self._lease * 0.9
 
     def lose_all(self, reason: str) -> None:
         """Stop every run at once without a record: the lease is gone, and others may have them."""

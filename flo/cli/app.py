@@ -79,7 +79,7 @@ app.command(rich_help_panel=_SERVER)(queues)
 app.command(rich_help_panel=_SERVER)(limits)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel=_SERVER)
 
-for _part in (processes.api, processes.scheduler, processes.worker, processes.flower):
+for _part in (processes.api, processes.scheduler, processes.worker, processes.executor, processes.flower):
     app.command(rich_help_panel=_PARTS, context_settings=processes.PASS_ON)(_part)
 
 

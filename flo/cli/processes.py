@@ -1,4 +1,4 @@
-"""`flo api|scheduler|worker|flower`: Flo in parts, one process each, for compose and Kubernetes.
+"""`flo api|scheduler|worker|executor|flower`: Flo in parts, one process each, for compose and Kubernetes.
 
 Each becomes the process it starts (exec), so that signals and exit codes are that process's own.
 """
@@ -28,6 +28,11 @@ def scheduler(context: typer.Context) -> None:
 def worker(context: typer.Context) -> None:
     """Take jobs off the lanes: --name NAME --lanes LANES --group GROUP --concurrency N."""
     _become("workers", *context.args)
+
+
+def executor(context: typer.Context) -> None:
+    """Execute what workers elsewhere send over HTTP: --host HOST --port PORT --concurrency N."""
+    _become("workers.runner.server", *context.args)
 
 
 def flower(context: typer.Context) -> None:

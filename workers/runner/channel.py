@@ -44,7 +44,7 @@ class Channel(asyncio.Protocol):
         """Send a message; all that is said in one turn of the loop goes with one write."""
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(_line(message))
+        self._outgoing.append(line_of(message))
 
     def close(self) -> None:
         """Send what was said, then hang up; `lost` follows."""
@@ -88,7 +88,8 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
 
 
-def _line(message: JSONObject) -> bytes:
+def line_of(message: JSONObject) -> bytes:
+    """Write a message as one line, without its end."""
     try:
         return orjson.dumps(message)
     except TypeError:

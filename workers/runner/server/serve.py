@@ -1,0 +1,130 @@
+"""An executor's process: opens the sandboxes, takes a port, and stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import httpx
+import structlog
+import uvicorn
+import uvloop
+
+from schemas.app import AppLimits
+from schemas.catalog import load_catalog
+from schemas.errors import Unavailable
+from schemas.npm import NpmAllow
+from schemas.settings import ExecutionMode, Settings
+from workers.executors.modes import ModeExecutor
+from workers.executors.openings import Openings
+from workers.runner.server.app import Routes
+from workers.runner.server.flights import Flights
+from workers.runner.server.trust import open_trust
+
+log = structlog.get_logger()
+
+#: How long runs may go on once the executor is asked to stop.
+DRAIN = timedelta(seconds=30)
+
+
+def serve(settings: Settings, *, host: str, port: int, capacity: int) -> None:
+    """Execute until SIGTERM or SIGINT. Raises FloError, with the fix, for whatever does not work here."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, host, port, capacity))
+
+
+async def _serve(settings: Settings, host: str, port: int, capacity: int) -> None:
+    async with httpx.AsyncClient() as http:
+        trust = open_trust(settings, http, host=host)
+        listening = _take_port(host, port)
+        async with open_flights(settings, capacity) as (flights, mode):
+            routes = Routes(flights, trust, about={"mode": str(mode)})
+            config = uvicorn.Config(
+                routes.app(), http="httptools", access_log=False, log_config=None, server_header=False, lifespan="off",
+                timeout_keep_alive=75, timeout_graceful_shutdown=5,
+            )  # fmt: skip
+            await _Server(config, flights).serve(sockets=[listening])
+
+
+class KnownLimits(dict[str, AppLimits]):
+    """What the newest order of each app said that its operator allows."""
+
+    async def read(self, app: str) -> AppLimits:
+        return self.get(app, AppLimits())
+
+
+@asynccontextmanager
+async def open_flights(settings: Settings, capacity: int) -> AsyncIterator[tuple[Flights, ExecutionMode]]:
+    """Open the same modes that a worker has. Raises Unavailable with the reason."""
+    limits = KnownLimits()
+    flights: Flights | None = None
+    openings = Openings(settings, holds=lambda: flights is None or flights.any_held())
+    catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
+    modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
+    try:
+        mode = await modes.start()
+        flights = Flights(modes, limits, capacity=capacity)
+        yield flights, mode
+    finally:
+        if flights is not None:
+            await flights.aclose()
+        await modes.aclose()
+        await openings.aclose()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it goes on answering while runs finish: their workers listen to them."""
+
+    def __init__(self, config: uvicorn.Config, flights: Flights) -> None:
+        super().__init__(config)
+        self._flights = flights
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or []:
+            at, port = one.getsockname()[:2]
+            print(f"flo executor: listening on http://{f'[{at}]' if ':' in at else at}:{port}", flush=True)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop)
+        try:
+            yield
+        finally:
+            for name in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(name)
+
+    def _stop(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain(DRAIN), name="drain")
+        else:  # asked twice
+            self._draining.cancel()
+            self._draining = asyncio.create_task(self._drain(timedelta(0)), name="drain at once")
+
+    async def _drain(self, grace: timedelta) -> None:
+        log.info("executor.stopping", running=self._flights.running)
+        await self._flights.drain(grace)
+        self.should_exit = True
+
+
+def _take_port(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.listen(2048)
+    except OSError as error:
+        raise Unavailable(
+            f"{host}:{port} can't be listened on ({error.strerror}); choose another with --host and --port"
+        ) from error
+    taken.setblocking(False)
+    return taken
