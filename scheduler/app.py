@@ -11,6 +11,9 @@ from fastapi.openapi.utils import get_openapi
 
 from dispatch.bell import Bell
 from dispatch.queues.base import Queue
+from scheduler.compat.flowengine import execute as flowengine_execute
+from scheduler.compat.flowengine import server as flowengine_server
+from scheduler.compat.flowengine import workflows as flowengine_workflows
 from scheduler.edge import BodyLimit, Edge
 from scheduler.problem import ProblemDocument, install_problems
 from scheduler.routes import (
@@ -27,11 +30,11 @@ from scheduler.routes import (
     runs,
     schema,
     secrets,
+    waitpoints,
 )
 from scheduler.routes.docs import inlined
 from scheduler.spine import Spine, open_spine
-    waitpoints,
-from schemas.settings import Settings
+from schemas.settings import Compatibility, Settings
 
 _ABOUT = """Flo runs flows that an API call, a webhook or a schedule starts.
 
@@ -67,6 +70,9 @@ def create_app(
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(hooks.router)
     app.include_router(health.router)
+    if settings.compat_flowengine is not Compatibility.OFF:
+        for part in (flowengine_server, flowengine_workflows, flowengine_execute):
+            app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

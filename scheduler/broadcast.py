@@ -6,14 +6,15 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs
 
 from fastapi import WebSocket, WebSocketDisconnect
 from starlette.websockets import WebSocketState
 
-from scheduler.auth import Caller, bearer_of
+from scheduler.auth import bearer_of
 from scheduler.news import LONGEST_BACK, News, Told
 from scheduler.spine import Spine
-from schemas.errors import Invalid, Problem
+from schemas.errors import FloError, Invalid, Problem
 from schemas.wording import short
 
 #: What a client speaks when it names it: browsers can send no header, but name what they speak, and so their key.
@@ -21,7 +22,9 @@ SUBPROTOCOL = "flo.events.v1"
 _KEY = "flo.key."
 
 #: "Policy violation": the WebSocket word for 401, 403 and 422 (RFC 6455, section 7.4.1).
-REFUSED = 1008
+_REFUSED = 1008
+#: What a close frame has room for, in bytes (RFC 6455, section 5.5: 125, two of them the code).
+_LONGEST_REASON = 123
 #: "Going away": the server stops.
 _STOPPING = 1001
 #: "Try again later" (IANA's registry of WebSocket close codes).
@@ -45,14 +48,16 @@ async def accept(socket: WebSocket) -> None:
     await socket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
 
 
-async def admit(socket: WebSocket, spine: Spine, *, key: str | None) -> Caller:
-    """Tell who is listening: by the Authorization header, `?key=`, or the subprotocol `flo.key.<key>`.
-
-    Raises Unauthenticated.
-    """
+def key_of(socket: WebSocket) -> str | None:
+    """Read the key of who listens: from the Authorization header, `?key=`, or the subprotocol `flo.key.<key>`."""
     offered = socket.scope.get("subprotocols", ())
     told = [one.removeprefix(_KEY) for one in offered if one.startswith(_KEY)]
-    return await spine.gate.admit_key(bearer_of(socket) or key or next(iter(told), None))
+    return bearer_of(socket) or parse_qs(socket.scope["query_string"].decode("latin-1")).get("key", told or [None])[0]
+
+
+async def refuse(socket: WebSocket, error: FloError) -> None:
+    """Close with the reason. Browsers show a page no refusal of the handshake, so this comes after it."""
+    await socket.close(_REFUSED, str(error).encode()[:_LONGEST_REASON].decode(errors="ignore"))
 
 
 def beginning(after: str | None) -> datetime:

@@ -22,8 +22,8 @@ log = structlog.get_logger()
 
 Listener = Callable[[set[str]], None]
 
-#: Seconds between two looks: hints may be lost, and without Redis there are none.
-_LOOK_WITH_BELL = 5.0
+#: Seconds between two looks: hints may be lost, of a run just accepted there is none, and without Redis none at all.
+_LOOK_WITH_BELL = 1.0
 _LOOK_WITHOUT_BELL = 0.25
 #: A look that takes long, because very many runs are under way, takes at most this part of the time.
 _LOOK_SHARE = 0.1

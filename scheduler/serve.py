@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,16 +15,17 @@ import uvloop
 
 from scheduler.app import create_app
 from scheduler.spine import Spine, open_spine
-from schemas.errors import Unavailable
-from schemas.settings import Settings
+from schemas.errors import SettingsError, Unavailable
+from schemas.settings import Compatibility, Settings
 
 #: How long answers under way may take once the server is asked to stop, in seconds.
 _GRACE = 8
 
 
 def serve_api(settings: Settings, *, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT. Raises Unavailable when the port is taken."""
+    """Serve until SIGTERM or SIGINT. Raises Unavailable when the port is taken, or SettingsError."""
     listening = _take_port(host, port)
+    _check_openness(settings, listening)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, listening))
 
@@ -82,6 +84,17 @@ def _take_port(host: str, port: int) -> socket.socket:
         raise Unavailable(_why(host, port, error)) from error
     taken.setblocking(False)
     return taken
+
+
+def _check_openness(settings: Settings, listening: socket.socket) -> None:
+    """Raise SettingsError where others than this machine's own programs would be let in without a key."""
+    host = listening.getsockname()[0]
+    if settings.compat_flowengine is Compatibility.OPEN and not ipaddress.ip_address(host).is_loopback:
+        listening.close()
+        raise SettingsError(
+            f"FLO_COMPAT_FLOWENGINE is 'open', which asks nobody for a key, and this API would listen on {host}; "
+            "set it to 'key', or listen on 127.0.0.1"
+        )
 
 
 def _why(host: str, port: int, error: OSError) -> str:

@@ -20,6 +20,14 @@ def new_id(prefix: str) -> str:
     return _worded(prefix, (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big"))
 
 
+def number_of(given: str) -> int:
+    """Give the 128 bits of an id."""
+    number = 0
+    for letter in given.rpartition("_")[2]:
+        number = number << 5 | _ALPHABET.index(letter)
+    return number
+
+
 def _worded(prefix: str, number: int) -> str:
     digits = []
     for _ in range(26):

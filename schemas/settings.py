@@ -87,6 +87,15 @@ class KafkaSasl(StrEnum):
     SCRAM_SHA_512 = "SCRAM-SHA-512"
 
 
+class Compatibility(StrEnum):
+    """Whether another system's API is served, and to whom."""
+
+    OFF = "off"
+    KEY = "key"
+    #: Without a key, too, to programs of this machine.
+    OPEN = "open"
+
+
 class Settings(BaseModel):
     """The environment, read once. Use `load_settings`, which words the mistakes for a person."""
 
@@ -147,6 +156,10 @@ class Settings(BaseModel):
 
     #: Longest time-out, in seconds, that an `http.request` node may ask for while it runs inline.
     inline_http_max_duration: float = Field(default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION")
+    #: Where people and other machines reach the API: what the URLs of waitpoints begin with.
+    public_url: str = Field(
+        default="http://127.0.0.1:8080", pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_PUBLIC_URL"
+    )
     #: Runs that one worker executes at once.
     max_concurrency: int = Field(default=64, ge=1, le=10_000, validation_alias="FLO_MAX_CONCURRENCY")
     #: Attempts before a run that keeps losing its worker is dead-lettered.
@@ -161,10 +174,6 @@ class Settings(BaseModel):
     blob_threshold_bytes: int = Field(default=256 * 1024, ge=1024, validation_alias="FLO_BLOB_THRESHOLD_BYTES")
     #: Days for which dead letters are kept; 0 is for ever.
     dead_letter_days: float = Field(default=90.0, ge=0, le=36_500, validation_alias="FLO_DEAD_LETTER_DAYS")
-    #: Where people and other machines reach the API: what the URLs of waitpoints begin with.
-    public_url: str = Field(
-        default="http://127.0.0.1:8080", pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_PUBLIC_URL"
-    )
     #: npm packages that code nodes may depend on, comma-separated: `lodash, zod@^3, @acme/slug@1.0.0`; `*` is any.
     npm_allow: str = Field(default="", validation_alias="FLO_NPM_ALLOW")
     #: Whether installing a package may run its scripts, which can do whatever this process can: `deny` or `allow`.
@@ -175,6 +184,8 @@ class Settings(BaseModel):
     v8_hosts: int = Field(default=0, ge=0, le=256, validation_alias="FLO_V8_HOSTS")
     #: Lets `http.request` reach private, loopback and link-local addresses. Never on a shared server.
     allow_private_network: bool = Field(default=False, validation_alias="FLO_ALLOW_PRIVATE_NETWORK")
+    #: FlowEngine's API: not at all, with a key, or without one on this machine, as FlowEngine itself serves everyone.
+    compat_flowengine: Compatibility = Field(default=Compatibility.KEY, validation_alias="FLO_COMPAT_FLOWENGINE")
     log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias="FLO_LOG_FORMAT")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", validation_alias="FLO_LOG_LEVEL")
 

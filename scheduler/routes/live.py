@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, WebSocket
 
 from scheduler.auth import Scope
-from scheduler.broadcast import REFUSED, accept, admit, beginning, broadcast
+from scheduler.broadcast import accept, beginning, broadcast, key_of, refuse
 from scheduler.news import News, Told
 from scheduler.spine import spine_of
 from schemas.errors import FloError
@@ -13,25 +13,23 @@ from schemas.json import dumps
 
 router = APIRouter()
 
-#: What a close frame has room for, in bytes (RFC 6455, section 5.5: 125, two of them the code).
-_LONGEST_REASON = 123
-
 
 @router.websocket("/events")
-async def live(socket: WebSocket, app: str | None = None, after: str | None = None, key: str | None = None) -> None:
+async def live(socket: WebSocket, app: str | None = None, after: str | None = None) -> None:
     """Send each event as one JSON text: as the runs' own events, with their `app` and `flow`.
 
     `after`, the time of an event, begins with what followed it. An admin's feed without `app` has every app's events.
     """
     spine = spine_of(socket)
+    key = key_of(socket)
     await accept(socket)
     try:
-        caller = await admit(socket, spine, key=key)
+        caller = await spine.gate.admit_key(key)
         app = app or caller.app
         caller.require(Scope.READ, app=app)
         news = News(spine.store, app=app, since=beginning(after))
     except FloError as error:
-        await socket.close(REFUSED, str(error).encode()[:_LONGEST_REASON].decode(errors="ignore"))
+        await refuse(socket, error)
         return
     await broadcast(socket, spine, news, _write, replay=after is not None)
 

@@ -120,6 +120,13 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(start: Start):
     assert "--port" in said
 
 
+def test_an_api_without_keys_is_not_served_to_other_machines(start: Start):
+    said = refusal_of(start("api", "--host", "0.0.0.0", "--port", "0", FLO_COMPAT_FLOWENGINE="open"))
+
+    assert "FLO_COMPAT_FLOWENGINE is 'open'" in said
+    assert "127.0.0.1" in said
+
+
 @pytest.mark.parametrize("command", ["api", "tick"])
 def test_an_unknown_setting_is_one_clear_sentence(start: Start, command: str):
     port = ["--port", "0"] if command == "api" else []
