@@ -1,7 +1,7 @@
 """Run tokens: what a remote executor shows, and is shown, for one attempt at one run. No I/O.
 
 ES256 with the keys of `run_keys.py` wherever SQL can be asked or the JWKS fetched; HS256 with a key that the operator
-gives to both sides (FLO_EXECUTOR_KEY) where an executor can reach nothing of ours. A token names its attempt either way.
+gives to both sides (FLO_EXECUTOR_KEY) where an executor can reach nothing of ours. A token always names its attempt.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from dispatch.outbox import Publisher
 from dispatch.queues.base import Queue
 from dispatch.queues.celery_app import control_url
 from dispatch.queues.choose import open_queue
+from dispatch.run_keys import RunKeys
 from dispatch.store.keys import server_secret
 from dispatch.store.session import Store
 from dispatch.store.vault import Vault
@@ -47,6 +48,7 @@ class Spine:
     catalog: Catalog
     tokens: PollTokens
     vault: Vault
+    run_keys: RunKeys
     gate: Gate
     targets: Targets
     intake: Intake
@@ -91,6 +93,7 @@ async def open_spine(
             catalog=load_catalog(settings.mode, npm=settings.npm, hub=settings.hub),
             tokens=tokens,
             vault=vault,
+            run_keys=RunKeys(store, vault),
             gate=Gate(store),
             targets=Targets(store, vault),
             intake=Intake(store),

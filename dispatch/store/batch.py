@@ -57,6 +57,8 @@ class Take:
 class Append:
     claim: Claim
     events: Sequence[RunEvent]
+    #: They may have come before: those whose numbers are taken are there.
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,8 @@ def _append(
         run = held.get(one.claim.run_id)
         if run is not None and run.attempt == one.claim.attempt:
             # After a commit whose receipt was lost, some are there.
-            events.extend(event for event in one.events if not again or event.seq > run.last_seq)
+            known = run.last_seq if again or (isinstance(one, Append) and one.repeated) else 0
+            events.extend(event for event in one.events if event.seq > known)
         else:
             answers[index] = LostClaim(one.claim.run_id)
     open_ahead(connection, events)

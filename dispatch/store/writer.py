@@ -74,9 +74,12 @@ class RunWriter:
         claim: Claim | None = await self._operations.submit(Take(run_id, owner, executor))
         return claim
 
-    async def append(self, claim: Claim, events: Sequence[RunEvent]) -> None:
-        """Make events durable, in order. Raises LostClaim when the attempt is no longer the run's newest."""
-        await self._operations.submit(Append(claim, events))
+    async def append(self, claim: Claim, events: Sequence[RunEvent], *, repeated: bool = False) -> None:
+        """Make events durable, in order; `repeated` ones are left out where their number is taken.
+
+        Raises LostClaim when the attempt is no longer the run's newest.
+        """
+        await self._operations.submit(Append(claim, events, repeated))
 
     async def record(self, claim: Claim, outcome: Outcome, *, events: Sequence[RunEvent], last_seq: int) -> RunStatus:
         """Write the end of an attempt with its last events, in one transaction; answer what the run became.

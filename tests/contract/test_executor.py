@@ -132,7 +132,7 @@ async def test_a_large_result_comes_whole(place: Place) -> None:
 async def test_a_crash_ends_its_own_run_only(place: Place) -> None:
     crash = {"id": "it", "node_type": "shell.exec", "config": {"command": "kill -9 -1; kill -9 $$"}}
 
-    assert (await place.error(place.order(crash))).kind is ErrorKind.KILLED
+    assert (await place.error(place.order(crash))).kind is ErrorKind.USER
     assert await place.result(place.order(javascript("export default () => 1"))) == {"output": 1}
 
 
