@@ -10,8 +10,8 @@ from dispatch.claims import Claim, LostClaim
 from dispatch.store.writer import RunWriter
 from schemas.run import Happening, RunEvent
 
-#: How long an event may wait for company: no longer than an eye notices. A run that ends sooner takes its events along in
-#: its own last write, and short runs do so in a worker with all slots busy, too.
+#: How long an event may wait for company: no longer than an eye notices. A run that ends sooner takes its events along
+#: in its own last write; short runs do so also in a worker whose slots are all busy.
 LINGER = timedelta(milliseconds=75)
 
 

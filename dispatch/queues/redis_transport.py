@@ -46,6 +46,11 @@ return found
 class JobQoS(virtual.QoS):  # type: ignore[misc]
     """Counts unacknowledged messages in memory; there is nothing in Redis to restore."""
 
+    def can_consume(self) -> bool:
+        """Take more once half of what may wait here is gone: then one call brings many messages."""
+        waiting = len(self._delivered) - len(self._dirty)
+        return not self.prefetch_count or waiting <= self.prefetch_count // 2
+
     def restore_unacked(self) -> list[Any]:
         """Give back what is not acknowledged. Kombu would write what it can't give back into files in /tmp."""
         lost = super().restore_unacked()
