@@ -110,8 +110,8 @@ def _give_back(connection: Connection, *, jobs: Sequence[Job], until: datetime, 
 
 
 def _delete_sent(connection: Connection, *, jobs: Sequence[Job], until: datetime) -> None:
+    note_published(connection, jobs)  # runs are locked before their messages, as everywhere
     connection.execute(_DELETE, [{**row, "until": until} for row in _named(jobs)])
-    note_published(connection, jobs)
 
 
 def _named(jobs: Sequence[Job]) -> list[dict[str, Any]]:

@@ -96,6 +96,12 @@ def on_run(run_id: str, verb: str) -> Call:
     return Call(method="POST", path=_path("runs", run_id, verb))
 
 
+def retry(run_id: str, *, from_node: str | None = None) -> Call:
+    """Run it once more: all of it, or from a node on."""
+    body: JSONValue = None if from_node is None else {"from_node": from_node}
+    return Call(method="POST", path=_path("runs", run_id, "retry"), body=body)
+
+
 def run_events(run_id: str, *, after: int, timeout: float) -> Call:
     return Call(method="GET", path=_path("runs", run_id, "events"), query={"after": after, "timeout": timeout})
 

@@ -32,6 +32,15 @@ class NodeRun(TypedDict):
     error: RunError | None
 
 
+class WaitOf(TypedDict):
+    """What one node of a waiting run waits for."""
+
+    node_id: str
+    kind: str
+    until: str | None
+    url: str | None
+
+
 class Run(TypedDict):
     """One execution of a flow version; times are ISO 8601."""
 
@@ -53,6 +62,8 @@ class Run(TypedDict):
     nodes: list[NodeRun]
     #: Only while it is queued and a limit of its app holds it back.
     waiting_for: NotRequired[str]
+    #: Only while it is waiting: what for, and where to answer.
+    waits: NotRequired[list[WaitOf]]
 
 
 class Accepted(TypedDict):

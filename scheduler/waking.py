@@ -25,11 +25,12 @@ _BATCH = 200
 
 async def wake(store: Store, bell: Bell, *, now: datetime | None = None) -> int:
     """Queue what can go on; answer how many runs that were. The relay publishes them."""
-    woken = await _whose_time_has_come(store, now or datetime.now(UTC)) + await _whose_children_are_over(store)
+    now = now or datetime.now(UTC)
+    woken = await _whose_time_has_come(store, now) + await _whose_children_are_over(store, now)
     if woken:
         log.debug("run.woken", runs=len(woken))
         bell.ring(Topic.EVENTS, [[run_id, 0] for run_id in woken])
-    await _stop_orphans(store, bell)
+    await _stop_orphans(store, bell, now)
     return len(woken)
 
 
@@ -42,9 +43,9 @@ async def _whose_time_has_come(store: Store, now: datetime) -> list[str]:
             return woken
 
 
-async def _whose_children_are_over(store: Store) -> list[str]:
+async def _whose_children_are_over(store: Store, now: datetime) -> list[str]:
     async with store.read() as connection:
-        ended = await connection.run_sync(partial(ended_children, most=_BATCH))
+        ended = await connection.run_sync(partial(ended_children, now=now, most=_BATCH))
     told = []
     for waitpoint, said in ended:
         try:
@@ -56,13 +57,13 @@ async def _whose_children_are_over(store: Store) -> list[str]:
     return told
 
 
-async def _stop_orphans(store: Store, bell: Bell) -> None:
+async def _stop_orphans(store: Store, bell: Bell, now: datetime) -> None:
     async with store.read() as connection:
-        ids = await connection.run_sync(partial(orphans, most=_BATCH))
+        ids = await connection.run_sync(partial(orphans, now=now, most=_BATCH))
     if not ids:
         return
     async with store.write() as connection:
-        statuses = await request_cancels(connection, ids, "the run that called it is over")
+        statuses = await request_cancels(connection, ids, "the run that called it waits for it no longer")
     for run_id, status in statuses.items():
         if status is RunStatus.RUNNING:
             bell.ring(Topic.CANCEL, run_id)

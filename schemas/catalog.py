@@ -9,6 +9,8 @@ from pathlib import Path
 from schemas.custom import installed_nodes
 from schemas.flow import FlowDocument
 from schemas.nodes.branch import FLOW_BRANCH
+from schemas.nodes.browser import BROWSER_RENDER
+from schemas.nodes.call import FLOW_CALL
 from schemas.nodes.code import CODE_JAVASCRIPT, CODE_TYPESCRIPT
 from schemas.nodes.control import RESPOND, TIME_DELAY
 from schemas.nodes.debug import DEBUG_LOG
@@ -27,8 +29,8 @@ from schemas.settings import ExecutionMode
 
 BUILT_IN = (
     CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, HTTP_REQUEST, JSON_PARSE,
-    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, TIME_DELAY, WAIT_URL, WAIT_WEBHOOK,
-    WAIT_APPROVAL, DEBUG_LOG, RESPOND,
+    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, FLOW_CALL, TIME_DELAY, WAIT_URL, WAIT_WEBHOOK,
+    WAIT_APPROVAL, DEBUG_LOG, RESPOND, BROWSER_RENDER,
 )  # fmt: skip
 _ANY_PACKAGE_MODES = frozenset({ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS})
 #: A place where no hub package ever is.

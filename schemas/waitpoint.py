@@ -34,9 +34,12 @@ def waitpoint_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def child_waitpoint(run_id: str, node_id: str, round_: int) -> str:
-    """Name the waitpoint of a child run: the same for every attempt, so that none starts a second child."""
-    return hashlib.sha256(f"child\n{run_id}\n{node_id}\n{round_}".encode()).hexdigest()
+def child_waitpoint(run_id: str, node_id: str, round_: int, failures: int = 0) -> str:
+    """Name the waitpoint of a child run: the same for every attempt at its caller, so that none starts a second one.
+
+    A node that is retried, and a flow that starts over, start another.
+    """
+    return hashlib.sha256(f"child\n{run_id}\n{node_id}\n{round_}\n{failures}".encode()).hexdigest()
 
 
 def is_waitpoint(text: object) -> bool:

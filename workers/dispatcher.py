@@ -29,6 +29,7 @@ from schemas.json import JSONObject
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from schemas.run import EventType, Happening, RunStatus
 from workers.executors.base import Executor, RunOrder
+from workers.linking import link
 from workers.run_log import RunLog
 
 log = structlog.get_logger()
@@ -68,6 +69,10 @@ class Documents(Protocol):
 
     async def read(self, app: str, flow: str, version: int) -> FlowDocument:
         """Raises NotFound."""
+        ...
+
+    async def newest(self, app: str, flow: str) -> int:
+        """Give a flow's newest version. Raises NotFound, also for a retired flow."""
         ...
 
 
@@ -298,6 +303,7 @@ class Dispatcher:
     async def _order(self, claim: Claim) -> RunOrder:
         try:
             document = await self._documents.read(claim.app, claim.flow, claim.version)
+            document = await link(document, self._documents, app=claim.app, flow=claim.flow)
         except NotFound as error:
             raise FloError(str(error)) from error
         except Invalid as error:

@@ -9,13 +9,14 @@ from typing import cast
 from sqlalchemy import Table, select
 
 from dispatch.store.session import Store
-from dispatch.store.tables import FlowVersionRow
+from dispatch.store.tables import FlowRow, FlowVersionRow
 from schemas.catalog import Catalog
 from schemas.errors import NotFound
 from schemas.flow import FlowDocument
 from schemas.validation import read_document
 
 _versions = cast(Table, FlowVersionRow.__table__)
+_flows = cast(Table, FlowRow.__table__)
 
 #: Flow versions kept in memory.
 _KEPT = 1000
@@ -48,3 +49,14 @@ class StoredDocuments:
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return document
+
+    async def newest(self, app: str, flow: str) -> int:
+        """Raises NotFound, also for a retired flow."""
+        query = select(_flows.c.latest_version).where(
+            _flows.c.app == app, _flows.c.name == flow, _flows.c.retired_at.is_(None)
+        )
+        async with self._store.read() as connection:
+            version: int | None = await connection.scalar(query)
+        if version is None:
+            raise NotFound(f"app {app!r} has no flow {flow!r}, or it was retired; push it first")
+        return version

@@ -263,8 +263,8 @@ def mark_published(connection: Connection, jobs: Sequence[Job]) -> None:
 
     A call to a run in line is not theirs: it was written after they were sent, and is the relay's to send.
     """
+    note_published(connection, jobs)  # runs are locked before their messages, as everywhere
     connection.execute(_DELETE_SENT, [{"run": job.run_id, "number": job.attempt} for job in jobs])
-    note_published(connection, jobs)
 
 
 def note_published(connection: Connection, jobs: Sequence[Job]) -> None:

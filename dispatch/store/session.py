@@ -101,9 +101,10 @@ class Store:
         await self._engine.dispose()
 
 
-#: Classes of SQLSTATE that speak of the server and not of the statement: connection exception, insufficient resources,
-#: operator intervention (a server that stops says so before it closes the connection).
-_AWAY = ("08", "53", "57P")
+#: Classes of SQLSTATE that speak of the server and not of the statement: connection exception, transaction rollback (a
+#: deadlock that the server has ended), insufficient resources, operator intervention (a server that stops says so before
+#: it closes the connection).
+_AWAY = ("08", "40", "53", "57P")
 
 
 def is_outage(error: BaseException) -> bool:

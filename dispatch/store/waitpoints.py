@@ -6,12 +6,12 @@ that comes while the run is parked goes into its events and queues it; one that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, RowMapping, delete, insert, literal_column, select, update
+from sqlalchemy import Connection, RowMapping, delete, insert, literal_column, or_, select, update
 from sqlalchemy import Table as SqlTable
 
 from dispatch.store.blobs import Packing, unpack
@@ -133,27 +133,35 @@ def wake_due(connection: Connection, *, now: datetime, most: int) -> Sequence[st
     return [run["id"] for run in due]
 
 
-def ended_children(connection: Connection, *, most: int) -> list[tuple[str, JSONObject]]:
+def ended_children(connection: Connection, *, now: datetime, most: int) -> list[tuple[str, JSONObject]]:
     """List the waitpoints whose child runs are over, each with what its caller is to be told."""
+    caller = runs.alias("caller")
     query = (
-        select(waitpoints.c.id, runs.c.status, runs.c.result, runs.c.error)
+        select(waitpoints.c.id, waitpoints.c.child_run, runs.c.status, runs.c.result, runs.c.error)
         .join(runs, runs.c.id == waitpoints.c.child_run)
         .where(waitpoints.c.child_run.is_not(None), waitpoints.c.answered_at.is_(None), runs.c.status.not_in(_LIVE))
+        .join(caller, caller.c.id == waitpoints.c.run_id)
+        .where(caller.c.status.in_(_LIVE), or_(waitpoints.c.expires_at.is_(None), waitpoints.c.expires_at > now))
         .limit(most)
     )
     rows = unpack(connection, connection.execute(query).mappings().all())
-    return [(row["id"], {"status": row["status"], "result": row["result"], "error": row["error"]}) for row in rows]
+    return [(row["id"], _ended(row)) for row in rows]
 
 
-def orphans(connection: Connection, *, most: int) -> Sequence[str]:
-    """Name the runs that were started by runs which are over, and that nobody waits for any more."""
+def _ended(row: Mapping[Any, Any]) -> JSONObject:
+    return {"run_id": row["child_run"], "status": row["status"], "result": row["result"], "error": row["error"]}
+
+
+def orphans(connection: Connection, *, now: datetime, most: int) -> Sequence[str]:
+    """Name the child runs that nobody waits for any more: their callers are over, or have waited long enough."""
     child = runs.alias("child")
     query = (
         select(child.c.id)
         .join(waitpoints, waitpoints.c.child_run == child.c.id)
         .join(runs, runs.c.id == waitpoints.c.run_id)
         .where(waitpoints.c.child_run.is_not(None), waitpoints.c.answered_at.is_(None))
-        .where(runs.c.status.not_in(_LIVE), child.c.status.in_(_LIVE), child.c.cancel_reason.is_(None))
+        .where(or_(runs.c.status.not_in(_LIVE), waitpoints.c.expires_at <= now))
+        .where(child.c.status.in_(_LIVE), child.c.cancel_reason.is_(None))
         .limit(most)
     )
     return list(connection.scalars(query))

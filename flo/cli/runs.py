@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flo.cli.options import App, AsJSON, Key, Limit, Url
+
+if TYPE_CHECKING:
+    from flo.calls import Call
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `flo runs` lists it.")]
 
@@ -74,6 +77,9 @@ def show(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = F
     print(f"status    {run['status']}, attempt {run['attempt']}, lane {run['lane']}, executor {run['executor']}")
     if "waiting_for" in run:
         print(f"waits for {run['waiting_for']}")
+    for wait in run.get("waits", ()):
+        until = f" until {local_time(wait['until'])}" if wait["until"] else ""
+        print(f"waits for {wait['kind']} at {wait['node_id']}{until}  {wait['url'] or ''}")
     print(f"times     {local_time(run['created_at'])}, took {elapsed(run['started_at'], run['finished_at'])}")
     print(f"payload   {json.dumps(run['payload'], ensure_ascii=False)}")
     print(f"result    {json.dumps(run['result'], ensure_ascii=False)}")
@@ -99,19 +105,31 @@ def show(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = F
 @runs.command()
 def cancel(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = False) -> None:
     """Ask a run to stop."""
-    _act(run_id, "cancel", url=url, key=key, as_json=as_json)
+    from flo import calls
+
+    _act(calls.on_run(run_id, "cancel"), url=url, key=key, as_json=as_json)
 
 
 @runs.command()
-def retry(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = False) -> None:
-    """Run a finished run again."""
-    _act(run_id, "retry", url=url, key=key, as_json=as_json)
-
-
-def _act(run_id: str, verb: str, *, url: str | None, key: str | None, as_json: bool) -> None:
+def retry(
+    run_id: RunId,
+    *,
+    from_node: Annotated[
+        str | None, typer.Option("--from", metavar="NODE", help="Begin here; take over what other nodes gave.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Run a finished run again: all of it, or from a node on."""
     from flo import calls
+
+    _act(calls.retry(run_id, from_node=from_node), url=url, key=key, as_json=as_json)
+
+
+def _act(call: Call, *, url: str | None, key: str | None, as_json: bool) -> None:
     from flo.client import FloClient
 
     with FloClient(url, key=key) as client:
-        answer = client.send(calls.on_run(run_id, verb))
+        answer = client.send(call)
     print(json.dumps(answer, ensure_ascii=False, indent=2) if as_json else f"{answer['run_id']} {answer['status']}")

@@ -10,19 +10,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from dispatch.bell import Topic
+from dispatch.store.flows import read_version
+from dispatch.store.history import read_histories
 from dispatch.store.release import request_cancel
 from dispatch.store.runs import NewRun, RunRecord, list_runs, read_run
 from scheduler.auth import Caller, Scope, bearer_of
 from scheduler.following import event_stream, is_over, next_events
 from scheduler.requests import read_body
+from scheduler.rerun import taken_over
 from scheduler.routes.docs import PROBLEMS, TEXT, AppFilter, Cursor, EventFilter, Limit, Page, RunId, Started, json_body
 from scheduler.routes.invoke import answer_started
 from scheduler.spine import Spine, spine_of
 from scheduler.starting import LOCAL
 from scheduler.views import answer, run_views
 from schemas.errors import Conflict, NotFound, Refused
+from schemas.flow import FlowDocument
 from schemas.json import JSONObject, JSONValue
-from schemas.run import Lane, RunStatus, RunView
+from schemas.run import Happening, Lane, RunStatus, RunView
 
 router = APIRouter(prefix="/runs", tags=["runs"], responses=PROBLEMS)
 
@@ -59,6 +63,19 @@ class CancelBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(default="cancelled on request", min_length=1, max_length=1000, pattern=TEXT)
+
+
+class RetryBody(BaseModel):
+    """Where a run that is run once more begins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_node: str | None = Field(
+        default=None,
+        max_length=200,
+        pattern=TEXT,
+        description="this node, and all that hangs on it; what others gave is taken over. Unless given, everything",
+    )
 
 
 class Cancelled(BaseModel):
@@ -130,10 +147,11 @@ async def cancel(request: Request, run: RunId) -> Response:
 
 @router.post(
     "/{run}/retry",
-    summary="Run it once more, as a new run",
+    summary="Run it once more, as a new run: all of it, or from a node on",
     status_code=202,
     responses={202: {"model": Started}},
     response_model=None,
+    openapi_extra=json_body(RetryBody, required=False, example={"from_node": "charge"}),
 )
 async def retry(request: Request, run: RunId) -> Response:
     spine = spine_of(request)
@@ -141,6 +159,8 @@ async def retry(request: Request, run: RunId) -> Response:
     row = await find_run(spine, caller, run, Scope.INVOKE)
     if not RunStatus(row["status"]).terminal:
         raise Conflict(f"run {run} is {row['status']}; only a run that is over can be retried: cancel it first")
+    body = await read_body(request, RetryBody)
+    kept = () if body.from_node is None else await _taken_over(spine, row, body.from_node)
     new = NewRun(
         app=row["app"],
         flow=row["flow"],
@@ -155,6 +175,7 @@ async def retry(request: Request, run: RunId) -> Response:
         worker_group=row["worker_group"],
         concurrency_key=row["concurrency_key"],
         retry_of=run,
+        taken_over=kept,
     )
     accepted = await spine.writer.accept(new, tracked_only=new.mode == LOCAL)
     if accepted.job is not None:
@@ -203,6 +224,17 @@ async def events(
         "status": str(status),
     }
     return answer(page)
+
+
+async def _taken_over(spine: Spine, row: RunRecord, from_node: str) -> tuple[Happening, ...]:
+    if row["mode"] == LOCAL:
+        raise Conflict(f"run {row['id']} was only tracked here; whoever executes it has to begin at a node")
+    async with spine.store.read() as connection:
+        document = await read_version(connection, row["app"], row["flow"], row["version"])
+        histories = await read_histories(connection, [row["id"]])
+    if document is None:
+        raise NotFound(f"version {row['version']} of flow {row['flow']!r} is not there any more")
+    return taken_over(FlowDocument.model_validate(document), histories[row["id"]], from_node=from_node)
 
 
 async def page_of_runs(

@@ -153,6 +153,10 @@ class RunState:
         heapq.heappush(self._ready, node)
         return self._start_ready()
 
+    def failures(self, node: int) -> int:
+        """Count the failures of a node in this round."""
+        return self._failures.get(node, 0)
+
     def ended(self, node: int) -> Fate | None:
         """Tell how a node ended, if it has."""
         if node in self.outputs:

@@ -16,7 +16,7 @@ from schemas.flow import FlowDocument
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded, Wait
 from schemas.run import EventType, Happening
-from schemas.waitpoint import opened_by
+from schemas.waitpoint import child_waitpoint, opened_by
 from workers.engine.actions import Action, End, GiveUp, Pause, Start, StartOver, Suspend
 from workers.engine.advance import Checkpoint, RunState
 from workers.engine.attempt import try_node
@@ -226,7 +226,7 @@ class _Drive:
             opened=self._opened,
             answers=self._checkpoint.answers,
             woken=self._checkpoint.woken,
-            child=(self._tools.run_id, step.id, self._state.round),
+            child=child_waitpoint(self._tools.run_id, step.id, self._state.round, self._state.failures(node)),
             say=lambda data: self._say(EventType.DATA, step.id, data),
         )
 

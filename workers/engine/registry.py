@@ -13,6 +13,8 @@ from schemas.custom import installed_nodes
 from schemas.nodes.hub import HubShelf
 from schemas.nodes.spec import NodeType
 from workers.nodes.branch import Branch
+from workers.nodes.browser import BrowserRender
+from workers.nodes.call import FlowCall
 from workers.nodes.code import Code
 from workers.nodes.control import Delay, Respond
 from workers.nodes.debug import DebugLog
@@ -44,6 +46,7 @@ _WORK: dict[str, Node[Any]] = {
     "shell.exec": ShellExec(),
     "sandbox.exec": SandboxExec(),
     "zypi.exec": ZypiExec(),
+    "browser.render": BrowserRender(),
     "http.request": HttpRequest(),
     "transform.json_parse": JsonParse(),
     "transform.json_stringify": JsonStringify(),
@@ -51,6 +54,7 @@ _WORK: dict[str, Node[Any]] = {
     "flow.branch": Branch(),
     "flow.map": FlowMap(),
     "flow.race": FlowRace(),
+    "flow.call": FlowCall(),
     "time.delay": Delay(),
     "wait.url": WaitUrl(),
     "wait.webhook": WaitWebhook(),

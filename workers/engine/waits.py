@@ -7,7 +7,7 @@ from datetime import datetime
 
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import WaitKind
-from schemas.waitpoint import child_waitpoint, opening
+from schemas.waitpoint import opening
 
 Say = Callable[[JSONObject], None]
 
@@ -22,10 +22,10 @@ class NodeWaits:
         opened: Set[str],
         answers: Mapping[str, JSONObject],
         woken: datetime | None,
-        child: tuple[str, str, int],
+        child: str,
         say: Say,
     ) -> None:
-        """`child` names the run, the node and the round: all that tells one child run from another."""
+        """`child` is the waitpoint of the run that the node starts, if it starts one."""
         self.begun = begun
         self._opened = opened
         self._answers = answers
@@ -47,4 +47,4 @@ class NodeWaits:
         return until is not None and self._woken is not None and self._woken >= until
 
     def child(self) -> str:
-        return child_waitpoint(*self._child)
+        return self._child

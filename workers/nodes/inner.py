@@ -53,7 +53,7 @@ class _Mapping:
         for index in todo:
             payload: JSONObject = {**self._rest, self._call.config.item_port: self._items[index], "index": index}
             outcome = await self._inner.run(self._place, payload, label=str(index))
-            match _result_or_error(outcome, f"item {index}"):
+            match result_or_error(outcome, f"item {index}"):
                 case RunError() as error if self._call.config.on_item_error == "stop":
                     raise NodeError(error.model_copy(update={"details": {**(error.details or {}), "item": index}}))
                 case RunError() as error:
@@ -117,7 +117,7 @@ async def _first_to_succeed(racers: Mapping[asyncio.Task[Outcome], str]) -> Mapp
         for racer, name in racers.items():  # of those that end in the same moment the first in the document wins
             if racer not in running or racer in still_running:
                 continue
-            match _result_or_error(racer.result(), f'"{name}"'):
+            match result_or_error(racer.result(), f'"{name}"'):
                 case RunError() as error:
                     errors.append(error)
                 case [result]:
@@ -127,7 +127,7 @@ async def _first_to_succeed(racers: Mapping[asyncio.Task[Outcome], str]) -> Mapp
     return RunError(kind=errors[0].kind, message=f"no flow of the race succeeded: {why}")
 
 
-def _result_or_error(outcome: Outcome, what: str) -> RunError | list[JSONValue]:
+def result_or_error(outcome: Outcome, what: str) -> RunError | list[JSONValue]:
     """Give the result, in a list of one, or the error with the words that say where it happened."""
     match outcome:
         case Succeeded(result=result):

@@ -53,9 +53,7 @@ def wait_for_answer(call: NodeCall[WaitConfig] | NodeCall[ApprovalConfig], kind:
     if not waits.is_over(until):
         url, message = str(note["url"]), note.get("message")
         shown = message if isinstance(message, str) else None
-        raise Park(
-            Wait(node_id=call.node_id, kind=kind, until=until, waitpoint=waitpoint, url=url, message=shown)
-        )
+        raise Park(Wait(node_id=call.node_id, kind=kind, until=until, waitpoint=waitpoint, url=url, message=shown))
     if call.config.on_timeout == "continue":
         return None
     assert call.config.limit is not None  # without one, no time is ever over

@@ -310,7 +310,9 @@ async def test_a_child_is_accepted_with_the_parking_and_its_end_is_told_to_its_c
     assert [job.run_id for job in rig.called] == [child]
     assert woken == 1
     (resumed,) = await rig.told(claim.run_id, EventType.RUN_RESUMED)
-    assert resumed["answer"] == {"status": "succeeded", "result": {"done": True}, "error": None}
+    assert resumed["answer"] == {
+        "run_id": child, "status": "succeeded", "result": {"done": True}, "error": None
+    }  # fmt: skip
 
 
 async def test_an_attempt_that_comes_to_the_same_call_again_starts_no_second_child(rig: Rig) -> None:

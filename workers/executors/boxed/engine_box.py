@@ -13,6 +13,7 @@ from itertools import count
 
 from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
+from schemas.flow import content_hash
 from schemas.json import JSONObject
 from schemas.outcome import Outcome, Parked
 from schemas.run import Happening
@@ -20,6 +21,7 @@ from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.executors.boxed.desk import Desk, Services
 from workers.executors.boxed.verdict import BoxDied, describe
+from workers.linking import HOLDERS
 from workers.runner import wire
 from workers.runner.channel import Channel
 from workers.sandboxes.box.base import BoxedProgram, CommandOutcome
@@ -102,7 +104,7 @@ class EngineBox:
         subjects = frozenset([None, *(node.id for node in order.document.nodes)])
         flight = _Flight(order, events, asyncio.get_running_loop().create_future(), subjects)
         self._flights[number] = flight
-        key = f"{order.flow}@{order.version}"
+        key = _key(order)
         if key not in self._known:
             self._known.add(key)
             self._channel.say({"do": "know", "key": key, "document": order.document.model_dump(mode="json")})
@@ -191,6 +193,13 @@ class EngineBox:
             if not flight.outcome.done():
                 flight.outcome.set_exception(BoxDied(ending, alone=self.given == 1))
         return ending
+
+
+def _key(order: RunOrder) -> str:
+    """Name a document, so that a box is told it once; what a flow calls may be another version next time."""
+    name = f"{order.flow}@{order.version}"
+    calls = any(node.node_type in HOLDERS for node in order.document.nodes)
+    return f"{name} {content_hash(order.document)}" if calls else name
 
 
 def _is_of(flight: _Flight, parked: Parked) -> bool:
