@@ -67,7 +67,21 @@ def create_app(
     install_problems(app)
     # Routes are tried in this order: the busy ones come first.
     app.router.routes.append(invoke.FastRoute())
-    for noun in (invoke, runs, events, flows, apps, dead_letters, execution, keys, secrets, nodes, schema, live, waitpoints):
+    for noun in (
+        invoke,
+        runs,
+        events,
+        flows,
+        apps,
+        dead_letters,
+        execution,
+        keys,
+        secrets,
+        nodes,
+        schema,
+        live,
+        waitpoints,
+    ):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(hooks.router)
     app.include_router(health.router)
