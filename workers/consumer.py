@@ -149,7 +149,7 @@ class JobReceipt:
             self._send("task-succeeded", result=repr(str(status)), runtime=runtime)
         elif status is RunStatus.CANCELLED:
             self._send("task-revoked", terminated=True, signum=None, expired=False)
-        elif status is RunStatus.QUEUED or status is None:
+        elif status in (RunStatus.QUEUED, RunStatus.WAITING, None):
             self._send("task-retried", exception=f"run({status or 'lost'})", traceback="")
         else:
             self._send("task-failed", exception=f"run({status})", traceback="")

@@ -64,3 +64,24 @@ def test_of_several_rounds_the_last_counts(document: FlowDocument) -> None:
 def test_a_node_that_is_not_there_is_named_with_those_that_are(document: FlowDocument) -> None:
     with pytest.raises(Invalid, match=r'has no node "x"; it has: .*a'):
         taken_over(document, [], from_node="x")
+
+
+def test_a_waitpoint_that_is_needed_is_opened_anew_and_its_url_told_again() -> None:
+    raw = {
+        "name": "asks",
+        "nodes": [
+            {"id": "link", "node_type": "wait.url"},
+            {"id": "tell", "node_type": "debug.log"},
+            {"id": "ok", "node_type": "wait.approval"},
+            {"id": "other", "node_type": "debug.log"},
+        ],
+        "connections": [
+            {"from_node": "link", "from_port": "url", "to_node": "tell", "to_port": "message"},
+            {"from_node": "link", "from_port": "token", "to_node": "ok", "to_port": "token"},
+        ],
+    }
+    document, _ = read_document(raw, catalog=load_catalog(), max_inline_http=timedelta(minutes=5))
+
+    kept = taken_over(document, [completed(node.id) for node in document.nodes], from_node="ok")
+
+    assert names(kept) == ["other"]
