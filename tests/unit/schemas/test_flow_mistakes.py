@@ -41,7 +41,7 @@ def test_an_unknown_key_lists_the_known_ones_and_suggests_one() -> None:
 def test_an_unknown_node_type_lists_the_known_ones_and_suggests_one() -> None:
     message = mistakes_in(flow(node("a", "code.javscript")))["nodes[0].node_type"]
 
-    assert 'unknown node type "code.javscript"; known: code.javascript, code.' in message
+    assert 'unknown node type "code.javscript"; known: browser.render, code.javascript, code.' in message
     assert message.endswith('did you mean "code.javascript"?')
 
 
