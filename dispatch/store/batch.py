@@ -16,6 +16,7 @@ from dispatch.claims import Claim, LostClaim
 from dispatch.store.blobs import Packing, unpack
 from dispatch.store.gates import apps, open_gates, read_asking
 from dispatch.store.line import pass_on
+from dispatch.store.many import Many
 from dispatch.store.parking import park
 from dispatch.store.runs import NewRun, attempts, given_up, mark_published, outbox, put_runs, run_events, runs
 from dispatch.store.waitpoints import open_ahead
@@ -219,8 +220,8 @@ def _start(
     if not claims:
         return set()
     started = set(claims)
-    connection.execute(
-        _INSERT_ATTEMPT,
+    _INSERT_ATTEMPT.execute(
+        connection,
         [
             {
                 "run_id": claim.run_id,
@@ -239,7 +240,7 @@ def _start(
     return started
 
 
-_INSERT_ATTEMPT = insert(attempts)
+_INSERT_ATTEMPT = Many(insert(attempts), "run_id", "attempt", "worker", "executor", "started_at")
 _TAKE_ADMITTED = (
     update(runs)
     .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued")
@@ -298,7 +299,7 @@ def _append(
         events.extend(parking.events)
         jobs.extend(parking.jobs)
     if events:
-        connection.execute(_INSERT_EVENT, [_event_row(event, app_of[event.run_id], packing) for event in events])
+        _INSERT_EVENT.execute(connection, [_event_row(event, app_of[event.run_id], packing) for event in events])
     packing.write()
     still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
         one.claim.run_id for _, one in ends
@@ -322,7 +323,7 @@ def _unless_cancelled(one: Record, held: dict[str, Any]) -> Record:
     return replace(one, outcome=Cancelled(reason=reason)) if reason and isinstance(one.outcome, Parked) else one
 
 
-_INSERT_EVENT = insert(run_events)
+_INSERT_EVENT = Many(insert(run_events))
 _ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
 _HELD = (
     select(runs.c.id, runs.c.attempt, runs.c.last_seq, runs.c.cancel_reason)
@@ -374,15 +375,15 @@ def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answer
                 }
             )
         answers[index] = status
-    connection.execute(_FINISH_RUN, run_rows)
-    connection.execute(_FINISH_ATTEMPT, attempt_rows)
+    _FINISH_RUN.execute(connection, run_rows)
+    _FINISH_ATTEMPT.execute(connection, attempt_rows)
     if messages:
         connection.execute(insert(outbox), messages)
         connection.execute(_PAUSE_RUN, [{"run": message["run_id"], "until": message["due_at"]} for message in messages])
     return last_events
 
 
-_FINISH_RUN = (
+_FINISH_RUN = Many(
     update(runs)
     .where(runs.c.id == bindparam("run"))
     .values(
@@ -395,7 +396,7 @@ _FINISH_RUN = (
     )
 )
 _PAUSE_RUN = update(runs).where(runs.c.id == bindparam("run")).values(run_at=bindparam("until"))
-_FINISH_ATTEMPT = (
+_FINISH_ATTEMPT = Many(
     update(attempts)
     .where(attempts.c.run_id == bindparam("run"), attempts.c.attempt == bindparam("number"))
     .values(outcome=bindparam("how"), reason=bindparam("why"), finished_at=bindparam("over"))
