@@ -51,23 +51,25 @@ class Endpoint:
         #: Not asked for anything new before this, by the monotonic clock.
         self.closed_until = 0.0
         self.reason = ""
-        #: Until when it goes on with what it has if it hears nothing more from here, by the monotonic clock.
-        self.held_until = 0.0
         self._http = http
         self._lease_left = lease_left
         self._hold_token = hold_token
         self._failures = 0
-        self._held: dict[Key, None] = {}
+        #: What it is told that this worker holds.
+        self._held: set[Key] = set()
+        #: Until when it goes on with each attempt if it hears nothing more from here, by the monotonic clock.
+        self._until: dict[Key, float] = {}
         self._holding: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def execute(self, body: Callable[[float], bytes], token: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    async def execute(
+        self, key: Key, body: Callable[[float], bytes], token: str
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Send an order; give what is told of the attempt. Raises NotStarted, Dropped or LostClaim."""
         hold_s = self._seconds_left()
         request = self._http.build_request(
             "POST", f"{self.url}/execute/stream", content=body(hold_s), headers=_signed(token)
         )
-        self.held_until = max(self.held_until, time.monotonic() + hold_s)
         try:
             response = await self._http.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -75,6 +77,8 @@ class Endpoint:
         except httpx.TransportError as error:
             self._fail(f"{type(error).__name__} {error}")
             raise Dropped(self.reason) from error
+        finally:
+            self._until[key] = time.monotonic() + hold_s  # from when the order came, at the latest
         try:
             await self._taken(response)
             yield _messages(response)
@@ -95,6 +99,7 @@ class Endpoint:
                 raise Gone(f"the executor at {self.url} knows nothing of it: it was started anew")
             if response.status_code != HTTPStatus.OK:
                 raise Dropped(f"the executor at {self.url} answers {response.status_code}")
+            self._hold_on(key)
             yield _messages(response)
         finally:
             await response.aclose()
@@ -119,28 +124,32 @@ class Endpoint:
             except httpx.TransportError as error:
                 if is_nobody_there(error):
                     return
-            if self.has_let_go():
+            if self.has_let_go(key):
                 return
             await asyncio.sleep(_FIRST_PAUSE)
 
     @contextmanager
     def holding(self, key: Key) -> Iterator[None]:
         """Say, for as long as this worker has its lease, that it holds an attempt."""
-        self._held[key] = None
-        if self._holding is None or self._holding.done():
-            self._holding = asyncio.create_task(self._hold(), name=f"hold {self.url}")
+        self._hold_on(key)
         try:
             yield
         finally:
             self.let_go(key)
+            self._until.pop(key, None)
 
     def let_go(self, key: Key) -> None:
-        """Say no more that this worker holds an attempt."""
-        self._held.pop(key, None)
+        """Say no more that this worker holds an attempt, until it is heard of again."""
+        self._held.discard(key)
 
-    def has_let_go(self) -> bool:
-        """Tell whether an executor that has heard nothing since must have ended what it had."""
-        return time.monotonic() > self.held_until + _MARGIN
+    def has_let_go(self, key: Key) -> bool:
+        """Tell whether the executor must have ended an attempt, as no word that it is held can count any more."""
+        return time.monotonic() > self._until.get(key, 0.0) + _MARGIN
+
+    def _hold_on(self, key: Key) -> None:
+        self._held.add(key)
+        if self._holding is None or self._holding.done():
+            self._holding = asyncio.create_task(self._hold(), name=f"hold {self.url}")
 
     async def aclose(self) -> None:
         if self._holding is not None:
@@ -153,10 +162,13 @@ class Endpoint:
             for_s = self._seconds_left()
             if not self._held or for_s <= 0:
                 continue
-            said: JSONObject = {"runs": [list(key) for key in self._held], "for_s": for_s}
-            until = time.monotonic() + for_s
             try:
                 token = await self._hold_token()
+                held = list(self._held)
+                said: JSONObject = {"runs": [list(key) for key in held], "for_s": for_s}
+                # Noted before it is sent, and also if no answer comes: it may have been heard.
+                heard_by = time.monotonic() + _HOLD_EVERY
+                self._until.update({key: max(self._until.get(key, 0.0), heard_by + for_s) for key in held})
                 answer = await self._http.post(
                     f"{self.url}/hold", content=dumps(said), headers=_signed(token), timeout=_HOLD_EVERY
                 )
@@ -164,8 +176,6 @@ class Endpoint:
                     log.warning("hold.refused", executor=self.url, status=answer.status_code)
             except (httpx.TransportError, Unavailable) as error:
                 log.warning("hold.missed", executor=self.url, error=str(error) or type(error).__name__)
-            # Also when no answer came: it may have been heard.
-            self.held_until = max(self.held_until, until)
 
     async def _taken(self, response: httpx.Response) -> None:
         """Raise unless the executor took the attempt."""

@@ -134,7 +134,7 @@ class _Remote:
     async def _begin(self) -> Outcome | None:
         """Send the order and listen; None when the stream breaks off."""
         try:
-            async with self._endpoint.execute(self._body, self._token) as messages:
+            async with self._endpoint.execute(self._key, self._body, self._token) as messages:
                 return await self._listen(messages)
         except Dropped:
             return None
@@ -149,7 +149,8 @@ class _Remote:
                 if outcome is not None:
                     return outcome
             except Dropped as why:
-                if self._endpoint.has_let_go():
+                self._endpoint.let_go(self._key)
+                if self._endpoint.has_let_go(self._key):
                     raise Gone(f"nothing is heard of the run any more: {why}") from why
             await asyncio.sleep(_AGAIN)
 
