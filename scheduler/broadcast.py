@@ -85,7 +85,7 @@ async def broadcast(
     sending = asyncio.create_task(_send(socket, news, write, replay=replay), name="live feed")
     ends = [stop, overrun, sending, asyncio.create_task(_hung_up(socket), name="live feed's end")]
     try:
-        with spine.ear.listening(news.hear):
+        async with spine.ear.listening(news.hear):
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in ends:

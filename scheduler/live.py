@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import structlog
 from sqlalchemy import ColumnElement, RowMapping, literal_column, select
@@ -20,6 +20,7 @@ from schemas.run import RunStatus
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Listener = Callable[[set[str]], None]
 
 #: Seconds between two looks: hints may be lost, of a run just accepted there is none, and without Redis none at all.
@@ -47,8 +48,8 @@ class Ear:
         self._looking: asyncio.Task[None] | None = None
         bell.listen(Topic.EVENTS, self._hear)
 
-    @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
+    @asynccontextmanager
+    async def listening(self, listener: Listener) -> AsyncIterator[None]:
         """Call `listener` with the ids of runs that have news, until the end of the block."""
         self._listeners.add(listener)
         if self._looking is None:
@@ -57,9 +58,10 @@ class Ear:
             yield
         finally:
             self._listeners.discard(listener)
-            if not self._listeners and self._looking is not None:
-                self._looking.cancel()
+            if not self._listeners and (looking := self._looking) is not None:
                 self._looking = None
+                looking.cancel()
+                await asyncio.wait([looking])
 
     def _hear(self, hint: JSONValue) -> None:
         if self._listeners:
@@ -78,7 +80,7 @@ class Ear:
             begun, made_since = loop.time(), looked - _OVERLAP
             looked = datetime.now(UTC)
             try:
-                found = await asyncio.shield(self._look(known or {}, made_since))  # a query is never cut short
+                found = await whole(self._look(known or {}, made_since))
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -110,3 +112,12 @@ class Ear:
             for start in range(0, len(gone), _BATCH):
                 found += await read(runs.c.id.in_(gone[start : start + _BATCH]))
         return found
+
+
+async def whole(query: Coroutine[Any, Any, T]) -> T:
+    """Await a query to its end even if this is cancelled meanwhile: one cut short would keep its connection."""
+    running = asyncio.create_task(query)
+    try:
+        return await asyncio.shield(running)
+    finally:
+        await asyncio.wait([running])

@@ -7,14 +7,16 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Select, and_, or_, select
 
 from dispatch.feed import event_of
 from dispatch.store.blobs import unpacked
 from dispatch.store.runs import run_events, runs
 from dispatch.store.session import Store, is_outage
+from scheduler.live import whole
 from schemas.run import RunEvent
 
 log = structlog.get_logger()
@@ -69,8 +71,7 @@ class News:
         query = select(runs.c.id).where(or_(runs.c.finished_at.is_(None), runs.c.finished_at >= self._since))
         if self._app is not None:
             query = query.where(runs.c.app == self._app)
-        async with self._store.read() as connection:
-            self.hear((await connection.execute(query.order_by(runs.c.id))).scalars())
+        self.hear(await whole(self._ids(query.order_by(runs.c.id))))
 
     async def next(self) -> list[Told]:
         """Wait for hints, then read the events that they speak of; none when there were others before."""
@@ -80,7 +81,7 @@ class News:
             self._heard.clear()
             return []
         try:
-            told = await asyncio.shield(self._read(asked))  # a query is never cut short
+            told = await whole(self._read(asked))
         except Exception as error:
             if not is_outage(error):
                 raise
@@ -93,6 +94,10 @@ class News:
         if not self._hinted:
             self._heard.clear()
         return told
+
+    async def _ids(self, query: Select[Any]) -> list[str]:
+        async with self._store.read() as connection:
+            return list((await connection.execute(query)).scalars())
 
     async def _read(self, asked: list[str]) -> list[Told]:
         new = or_(*(and_(run_events.c.run_id == run, run_events.c.seq > self._sent.get(run, 0)) for run in asked))
