@@ -87,7 +87,9 @@ def read_job(message: Any) -> Job:
 class JobReceipt:
     """One message, from delivery to the end of its attempt. Also what Celery keeps as the request."""
 
-    __slots__ = ("__weakref__", "_consumer", "_message", "_started", "hostname", "id", "job", "name", "worker_pid")
+    __slots__ = (
+        "__weakref__", "_consumer", "_message", "_started", "eventer", "hostname", "id", "job", "name", "worker_pid",
+    )  # fmt: skip
 
     acknowledged = True
     eta = None
@@ -98,6 +100,8 @@ class JobReceipt:
         self.name = job.kind.task_name
         self.hostname = consumer.hostname
         self.worker_pid = os.getpid()
+        #: Celery puts its new event dispatcher here after a reconnect; not to find the place would end the worker.
+        self.eventer: Any = None
         self._message = message
         self._consumer = consumer
         self._started = 0.0
