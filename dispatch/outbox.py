@@ -27,8 +27,9 @@ log = structlog.get_logger()
 RECEIPT_LINGER = timedelta(milliseconds=100)
 #: Jobs that the relay sends in one go.
 RELAY_BATCH = 500
-#: How long the relay keeps a batch to itself. One whose relay died in between is sent after this.
-RELAY_LEASE = timedelta(seconds=30)
+#: How long the relay keeps a batch to itself. One whose relay died in between is sent after this; one that takes longer
+#: to send may be sent twice, which does no harm.
+RELAY_LEASE = timedelta(seconds=5)
 
 
 class Publisher:

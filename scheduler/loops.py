@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from dispatch.store.session import is_outage
-from scheduler.duty import Duty
+from scheduler.duty import LASTS, Duty
 from scheduler.reaper import call_waiting, reap_lost, republish_vanished
 from scheduler.relay import relay
 from scheduler.retention import Pruner
@@ -27,6 +27,7 @@ _LOOK = timedelta(milliseconds=500)
 _HELD = timedelta(milliseconds=100)
 
 _RELAY = timedelta(milliseconds=250)
+#: Longest pause between two looks for vanished messages, unless leases are shorter.
 _REPUBLISH = timedelta(seconds=5)
 #: Pause after a failure: the database or the broker is away.
 _AFTER_FAILURE = timedelta(seconds=1)
@@ -36,7 +37,8 @@ Work = Callable[[], Awaitable[timedelta]]
 
 async def run_duties(spine: Spine) -> None:
     """Do the scheduler's duties, whenever it is this process's turn, until `spine.stopping` is set."""
-    duty = Duty(spine.store, "scheduler")
+    # A scheduler and a worker that die together, as on one machine, are mended in little more than the one lease.
+    duty = Duty(spine.store, "scheduler", lasts=min(LASTS, spine.settings.lease))
 
     async def cron() -> timedelta:
         await tick(spine)
@@ -55,8 +57,10 @@ async def run_duties(spine: Spine) -> None:
         return spine.settings.heartbeat
 
     async def republish() -> timedelta:
-        await republish_vanished(spine.store, spine.queue)
-        return _REPUBLISH
+        # A worker that is lost takes messages along that it had not claimed: their runs wait no longer than its own.
+        most = min(_REPUBLISH, spine.settings.lease / 2)
+        await republish_vanished(spine.store, spine.queue, in_flight=most)
+        return most
 
     works: dict[str, Work] = {
         "tick": cron,

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 _BATCH = 200
 _SILENT = "its worker stopped beating (killed, frozen, or cut off)"
 #: How long a published message may stay in flight, between broker and claim, before it is looked for.
-_IN_FLIGHT = timedelta(seconds=5)
+IN_FLIGHT = timedelta(seconds=5)
 
 
 async def reap_lost(store: Store, *, lease: timedelta) -> int:
@@ -72,49 +72,50 @@ def _call_app(connection: Connection, *, scopes: Sequence[Scope]) -> int:
     return pass_on(connection, gate, whole=(gate.app, None) in scopes).calls
 
 
-async def republish_vanished(store: Store, queue: Queue) -> int:
-    """Put queued runs back into the outbox whose message is gone; answer how many.
+async def republish_vanished(store: Store, queue: Queue, *, in_flight: timedelta = IN_FLIGHT) -> int:
+    """Put queued runs back into the outbox whose message, sent before `in_flight`, is gone; answer how many.
 
     A lane's backlog in SQL that the broker has too needs nothing: only as many runs are published again as messages
     are missing, the oldest first. Raises Unavailable when the broker is away.
     """
     now = datetime.now(UTC)
+    before = now - in_flight
     republished = 0
-    for lane, group, waiting in await _backlogs(store, now):
+    for lane, group, waiting in await _backlogs(store, before):
         name = f"{lane}.{group}" if group else lane
         missing = waiting - await queue.depth(name)
         if missing > 0:
-            republished += await _republish(store, lane, group, min(missing, _BATCH * 5), now)
+            republished += await _republish(store, lane, group, min(missing, _BATCH * 5), before)
     return republished
 
 
-async def _backlogs(store: Store, now: datetime) -> list[tuple[str, str | None, int]]:
+async def _backlogs(store: Store, before: datetime) -> list[tuple[str, str | None, int]]:
     query = (
         select(runs.c.lane, runs.c.worker_group, func.count())
-        .where(*_gone(now))
+        .where(*_gone(before))
         .group_by(runs.c.lane, runs.c.worker_group)
     )
     async with store.read() as connection:
         return [(row[0], row[1], row[2]) for row in await connection.execute(query)]
 
 
-def _gone(now: datetime) -> tuple[ColumnElement[bool], ...]:
+def _gone(before: datetime) -> tuple[ColumnElement[bool], ...]:
     """Say which runs should have a message at the broker: not those in line, nor whose message is in the outbox."""
     return (
         runs.c.status == literal_column("'queued'"),
-        runs.c.published_at < now - _IN_FLIGHT,
+        runs.c.published_at < before,
         or_(runs.c.blocked_by.is_(None), runs.c.called_at.is_not(None)),
         ~exists().where(outbox.c.run_id == runs.c.id),
     )
 
 
-async def _republish(store: Store, lane: str, group: str | None, most: int, now: datetime) -> int:
+async def _republish(store: Store, lane: str, group: str | None, most: int, before: datetime) -> int:
     query = (
         select(runs)
         .where(
             runs.c.lane == lane,
             runs.c.worker_group.is_(None) if group is None else runs.c.worker_group == group,
-            *_gone(now),
+            *_gone(before),
         )
         .order_by(runs.c.published_at)
         .limit(most)
@@ -123,6 +124,7 @@ async def _republish(store: Store, lane: str, group: str | None, most: int, now:
     async with store.write() as connection:
         rows = (await connection.execute(query)).mappings().all()
         if rows:
+            now = datetime.now(UTC)
             jobs = [job_of(row, attempt=row["attempt"] + 1) for row in rows]
             await connection.execute(
                 insert(outbox),

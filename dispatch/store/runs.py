@@ -275,9 +275,9 @@ def note_published(connection: Connection, jobs: Sequence[Job]) -> None:
 _DELETE_SENT = delete(outbox).where(
     outbox.c.run_id == bindparam("run"), outbox.c.attempt == bindparam("number"), ~outbox.c.called
 )
-_MARK_PUBLISHED = (
-    update(runs).where(runs.c.id.in_(bindparam("ids", expanding=True))).values(published_at=bindparam("at"))
-)
+# Locked in order: receipts and relay write the same runs, each in its own.
+_SENT = select(runs.c.id).where(runs.c.id.in_(bindparam("ids", expanding=True))).order_by(runs.c.id).with_for_update()
+_MARK_PUBLISHED = update(runs).where(runs.c.id.in_(_SENT)).values(published_at=bindparam("at"))
 
 
 def job_of(row: RowMapping, *, attempt: int) -> Job:
