@@ -31,7 +31,7 @@ from scripts.chaosrig.flows import push
 from scripts.chaosrig.judge import PROMISES, judge, leftovers
 from scripts.chaosrig.load import Load, wait_for_the_end
 from scripts.chaosrig.peers import compare
-from scripts.chaosrig.recovery import kill_in_calm, recoveries, spread
+from scripts.chaosrig.recovery import kill_in_calm, recoveries, spreads
 from scripts.chaosrig.rig import open_rig
 from scripts.chaosrig.soak import soak
 from scripts.chaosrig.trouble import Trouble
@@ -79,8 +79,8 @@ async def chaos(given: argparse.Namespace, chance: random.Random) -> dict[str, A
         await wait_for_the_end(rig, patience=given.patience)
         figures = await judge(rig.database, witness, load.accepted)
         recovered = {
-            "recovery": spread(await recoveries(rig.database, in_calm)),
-            "recovery_amid_trouble": spread(await recoveries(rig.database, amid_trouble)),
+            **spreads("recovery", await recoveries(rig.database, in_calm)),
+            **spreads("recovery_amid_trouble", await recoveries(rig.database, amid_trouble)),
         }
         await rig.stop()
         figures |= leftovers(rig.home, rig.scratch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from scripts.chaosrig.databases import Database
@@ -11,6 +12,18 @@ from scripts.chaosrig.rig import Killed, Rig
 
 #: Runs that are fed around each kill: enough that every worker holds some.
 _RUNS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A run that a kill interrupted; times are seconds since the kill."""
+
+    run: str
+    attempt: int
+    #: Its attempt was taken from the dead worker.
+    noticed: float
+    #: Its next attempt began.
+    begun: float
 
 
 async def kill_in_calm(rig: Rig, load: Load, kills: int) -> list[Killed]:
@@ -28,11 +41,13 @@ async def kill_in_calm(rig: Rig, load: Load, kills: int) -> list[Killed]:
     return rig.killed[before:]
 
 
-async def recoveries(database: Database, killed: list[Killed]) -> list[float]:
-    """Give, for each run that a kill interrupted, the seconds from the kill to the start of its next attempt."""
+async def recoveries(database: Database, killed: list[Killed]) -> list[Recovery]:
+    """Find the runs that these kills interrupted, and when each was noticed and begun again."""
     began = {
-        (run, attempt): (worker, _seconds(at))
-        for run, attempt, worker, at in await database.read("SELECT run_id, attempt, worker, started_at FROM attempts")
+        (run, attempt): (worker, _seconds(at), _seconds(over))
+        for run, attempt, worker, at, over in await database.read(
+            "SELECT run_id, attempt, worker, started_at, finished_at FROM attempts WHERE finished_at IS NOT NULL"
+        )
     }
     workers = await database.read("SELECT id, pid, started_at FROM workers")
     found = []
@@ -42,15 +57,25 @@ async def recoveries(database: Database, killed: list[Killed]) -> list[float]:
             for worker, pid, at in workers
             if pid == kill.pid and _seconds(at) < kill.at
         )[:1] or [(0.0, None)]
-        for (run, attempt), (worker, at) in began.items():
+        for (run, attempt), (worker, at, over) in began.items():
             again = began.get((run, attempt + 1))
-            # What was given back, or taken away, before the kill began anew before it too.
-            if worker == victim and at < kill.at and again is not None and again[1] > kill.at:
-                found.append(again[1] - kill.at)
+            # What was over, given back or taken away before the kill is none of its doing.
+            if worker == victim and at < kill.at < over and again is not None:
+                found.append(Recovery(run, attempt, noticed=over - kill.at, begun=again[1] - kill.at))
     return found
 
 
-def spread(seconds: list[float]) -> dict[str, Any]:
+def spreads(name: str, found: list[Recovery]) -> dict[str, Any]:
+    """Word recoveries as figures: until the next attempt, of that until the loss was noticed, and the slowest one."""
+    slowest = max(found, key=lambda one: one.begun, default=None)
+    return {
+        name: _spread([one.begun for one in found]),
+        f"{name}_noticed": _spread([one.noticed for one in found]),
+        f"{name}_slowest": f"{slowest.run}, attempt {slowest.attempt}" if slowest is not None else None,
+    }
+
+
+def _spread(seconds: list[float]) -> dict[str, Any]:
     """Word waits as milliseconds: how many, the middle one, the 99th percentile, the longest."""
     ordered = sorted(seconds)
     if not ordered:
