@@ -18,6 +18,7 @@ from scheduler.edge import BodyLimit, Edge
 from scheduler.problem import ProblemDocument, install_problems
 from scheduler.routes import (
     apps,
+    cache,
     dead_letters,
     events,
     execution,
@@ -81,6 +82,7 @@ def create_app(
         schema,
         live,
         waitpoints,
+        cache,
     ):
         app.include_router(noun.router, prefix="/api/v1")
     app.include_router(hooks.router)

@@ -9,6 +9,7 @@ import structlog
 
 from dispatch.store.retention import Retention, prune_rest, prune_runs
 from dispatch.store.session import Store
+from dispatch.store.shared import prune_shared
 from schemas.settings import Settings
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class Pruner:
         )
         if self._after is None:
             pruned += (rest := await self._store.transact(partial(prune_rest, keep=keep, most=_BATCH)))
+            pruned += await self._store.transact(partial(prune_shared, now=now, most=_BATCH))
         else:
             rest = _BATCH
         if pruned:

@@ -72,7 +72,7 @@ class RetryPolicy(Part):
 
 
 class CircuitBreaker(Part):
-    """Stops calling a target that keeps failing. Shared by all runs of the app on a worker that name the same key."""
+    """Stops calling a target that keeps failing. Shared by all runs of the app that name the same key."""
 
     #: The target; else the host that the node calls, or the node itself.
     key: Name | None = None

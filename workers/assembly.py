@@ -24,6 +24,7 @@ from schemas.settings import ExecutionMode, ExecutorName, Settings
 from workers.app_limits import StoredLimits
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
+from workers.engine.shared import Shared
 from workers.executors.choose import ExecutorChoice
 from workers.executors.http.executor import HttpExecutor
 from workers.executors.http.signing import open_signing
@@ -31,6 +32,7 @@ from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 from workers.heartbeat import Heartbeat
 from workers.morgue import Morgue
+from workers.shared_in_sql import StoredBreakers, StoredResults
 
 log = structlog.get_logger()
 
@@ -75,7 +77,8 @@ class Assembly:
             served=identity.lanes,
             patience=timedelta(minutes=10),
         )
-        openings = Openings(settings, holds=self._lease_holds)
+        shared = Shared(breakers=StoredBreakers(store), results=StoredResults(store))
+        openings = Openings(settings, holds=self._lease_holds, shared=shared)
         self._closing.append(openings.aclose)
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)

@@ -102,8 +102,8 @@ class Store:
 
 
 #: Classes of SQLSTATE that speak of the server and not of the statement: connection exception, transaction rollback (a
-#: deadlock that the server has ended), insufficient resources, operator intervention (a server that stops says so before
-#: it closes the connection).
+#: deadlock that the server has ended), insufficient resources, operator intervention (a server that stops says so
+#: before it closes the connection).
 _AWAY = ("08", "40", "53", "57P")
 
 

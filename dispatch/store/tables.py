@@ -377,6 +377,32 @@ class RunBlobRow(Table):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
+class CircuitRow(Table):
+    """How much a target is trusted by the nodes of an app that call it."""
+
+    __tablename__ = "circuits"
+
+    #: SHA-256 of the app and the target.
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[JSONObject] = mapped_column(Json)
+    changed_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class KeptResultRow(Table):
+    """What a node gave, kept for those who ask the same again."""
+
+    __tablename__ = "kept_results"
+
+    #: SHA-256 of the app, the node type and the question's fingerprint.
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    app: Mapped[str] = mapped_column(String(100))
+    node_type: Mapped[str] = mapped_column(String(200))
+    outputs: Mapped[JSONObject] = mapped_column(Json)
+    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+    __table_args__ = (Index("ix_kept_results_app", "app", "node_type"),)
+
+
 class DeadMessageRow(Table):
     """A message that no worker could read, kept as it came."""
 

@@ -18,12 +18,17 @@ class InlineExecutor:
     """The engine itself. `tools_for` makes what the nodes of one attempt may use."""
 
     def __init__(
-        self, tools_for: Callable[[RunOrder], NodeTools], *, registry: Registry = BUILT_IN, hooks: Sequence[Hook] = ()
+        self,
+        tools_for: Callable[[RunOrder], NodeTools],
+        *,
+        registry: Registry = BUILT_IN,
+        hooks: Sequence[Hook] = (),
+        shared: Shared | None = None,
     ) -> None:
         self._tools_for = tools_for
         self._registry = registry
         self._hooks = hooks
-        self._shared = Shared()
+        self._shared = shared or Shared()
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         return await run_flow(

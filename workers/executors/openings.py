@@ -14,6 +14,7 @@ from schemas.npm import ANY_PACKAGE
 from schemas.settings import ExecutionMode, Settings
 from workers.engine.plugins import load_hooks
 from workers.engine.registry import HubRegistry, custom_registry
+from workers.engine.shared import Shared
 from workers.executors.base import Executor, RunOrder
 from workers.executors.boxed.desk import Services
 from workers.executors.boxed.making import make_engine_box, open_engine_boxes
@@ -44,14 +45,17 @@ _READY_FOR_RUNS, _READY_FOR_APPS = 2, 1
 class Openings:
     """The modes of one worker. What a mode needs is opened with it, and closed by `aclose`, the last first."""
 
-    def __init__(self, settings: Settings, *, holds: Callable[[], bool] = lambda: True) -> None:
-        """`holds` tells whether the worker still has its lease."""
+    def __init__(
+        self, settings: Settings, *, holds: Callable[[], bool] = lambda: True, shared: Shared | None = None
+    ) -> None:
+        """`holds` tells whether the worker still has its lease; `shared` is what its runs share, else its memory."""
         self._settings = settings
         self._holds = holds
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._engine_boxes: NamespaceBox | None = None
         self._one_at_a_time = asyncio.Lock()
         self._hooks = load_hooks()
+        self._shared = shared or Shared()
 
     def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[Executor]]]:
         """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
@@ -109,14 +113,16 @@ class Openings:
                 public_url=self._settings.public_url.rstrip("/"),
             )  # fmt: skip
 
-        return InlineExecutor(tools_for, registry=HubRegistry(self._settings.hub), hooks=self._hooks)
+        return InlineExecutor(
+            tools_for, registry=HubRegistry(self._settings.hub), hooks=self._hooks, shared=self._shared
+        )
 
     def _services(self, preparer: CachingPreparer, commands: CommandSandbox) -> Services:
         custom = custom_registry()
         if not custom and not self._hooks:
-            return Services(preparer=preparer, commands=commands)
+            return Services(preparer=preparer, commands=commands, shared=self._shared)
         operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
-        return Services(preparer=preparer, commands=commands, operators=operators)
+        return Services(preparer=preparer, commands=commands, operators=operators, shared=self._shared)
 
     def _http(self) -> httpx.AsyncClient:
         http = open_client(allow_private_network=self._settings.allow_private_network)

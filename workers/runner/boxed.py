@@ -18,12 +18,14 @@ from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
 from schemas.run import Happening
 from workers.engine.drive import run_flow
 from workers.engine.hooks import Hook
+from workers.engine.shared import Shared
 from workers.garbage import spare_what_stays
 from workers.nodes.node import NodeTools
 from workers.runner import wire
 from workers.runner.asks import AskedHook, Asks
 from workers.runner.channel import Channel
 from workers.runner.inside import Inside, open_inside
+from workers.runner.sharing import asked_shared
 from workers.sandboxes.box.inside import kernel
 
 
@@ -80,13 +82,20 @@ class Runner:
         tools = self._inside.tools_for(order, self._asks, run)
         sink = _Sink(self._channel, self._asks, run)
         hooks = (AskedHook(self._asks, run),) if order["hooked"] else ()
-        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside, hooks)
+        shared = asked_shared(self._asks, run, bulkheads=self._inside.bulkheads)
+        outcome = await _attempt(self._documents[key], order, tools, sink, self._inside, hooks, shared)
         del self._runs[run]
         self._channel.say({"say": "done", "run": run, "outcome": wire.outcome_to(outcome)})
 
 
 async def _attempt(  # noqa: PLR0917 - all that one attempt is made of
-    document: FlowDocument, order: wire.Said, tools: NodeTools, sink: _Sink, inside: Inside, hooks: Sequence[Hook]
+    document: FlowDocument,
+    order: wire.Said,
+    tools: NodeTools,
+    sink: _Sink,
+    inside: Inside,
+    hooks: Sequence[Hook],
+    shared: Shared,
 ) -> Outcome:
     try:
         past = [wire.happening_from(said) for said in order["past"]]
@@ -97,7 +106,7 @@ async def _attempt(  # noqa: PLR0917 - all that one attempt is made of
             events=sink,
             past=past,
             registry=inside.registry,
-            shared=inside.shared,
+            shared=shared,
             may_park=True,
             hooks=hooks,
         )

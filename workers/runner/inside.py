@@ -19,8 +19,8 @@ from schemas.json import JSONObject
 from schemas.nodes.spec import described
 from schemas.outcome import ErrorKind, RunError
 from schemas.settings import ExecutionMode
+from workers.engine.bulkhead import Bulkheads, MemoryBulkheads
 from workers.engine.registry import HubRegistry, Registered, Registry
-from workers.engine.shared import Shared
 from workers.nodes.node import NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
@@ -44,8 +44,7 @@ class Inside:
     here: StartedPlain | None
     http: httpx.AsyncClient
     registry: Registry
-    #: Circuits, bulkheads and results.
-    shared: Shared = field(default_factory=Shared)
+    bulkheads: Bulkheads = field(default_factory=MemoryBulkheads)
 
     def tools_for(self, order: wire.Said, asks: Asks, run: int) -> NodeTools:
         """Make what the nodes of one run may use."""

@@ -9,7 +9,7 @@ worker to runner:
 runner to worker:
     {"say": "ready"}                                  first of all
     {"say": "event", "run", "type", "data", "node_id", "time"}
-    {"say": "ask", "ask", "run", "what", "order"}     `what`: flush, prepare, command, python, node, hook
+    {"say": "ask", "ask", "run", "what", "order"}     `what`: flush, prepare, command, python, shared, node, hook
     {"say": "drop", "ask"}                            nobody waits for the answer any more
     {"say": "done", "run", "outcome"}                 last of a run
 

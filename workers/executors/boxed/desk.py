@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TypeAlias
@@ -16,8 +16,10 @@ from dispatch.claims import LostClaim
 from schemas.errors import FloError
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
+from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
+from workers.executors.boxed import sharing
 from workers.executors.boxed.operators import Operators
 from workers.preparation.preparer import Preparer
 from workers.runner import command_wire as commands
@@ -49,6 +51,8 @@ class Services:
     commands: CommandSandbox
     #: None where nothing of an operator's own is installed.
     operators: Operators | None = None
+    #: What the runs of an app share.
+    shared: Shared = field(default_factory=Shared)
 
 
 class Desk:
@@ -80,6 +84,8 @@ class Desk:
                 work = partial(self._command, order, asked, on_output)
             case "python":
                 work = partial(self._python, order, asked, on_output)
+            case "shared":
+                work = partial(sharing.answer, self._services.shared, asked, app=order.app)
             case "node" if self._services.operators is not None:
                 work = partial(self._services.operators.run_node, order, events, asked)
             case "hook" if self._services.operators is not None:
