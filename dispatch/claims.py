@@ -32,5 +32,12 @@ class Claim:
     concurrency_key: str | None = None
 
 
+class LastChance(Exception):
+    """The run's workers died on it, and this is its last attempt: it is to be made with nothing beside it.
+
+    So a run that ends its workers takes no neighbour along to the dead letters, and is itself spared by its neighbours.
+    """
+
+
 class LostClaim(Exception):
     """Another attempt has the run, or it is over: whatever this one still does counts for nothing."""

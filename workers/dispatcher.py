@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 from typing import Protocol
 
 import structlog
 
-from dispatch.claims import Claim, LostClaim
+from dispatch.claims import Claim, LastChance, LostClaim
 from dispatch.feed import Feed
 from dispatch.leases import Owned
 from dispatch.store.writer import RunWriter
@@ -36,9 +37,11 @@ log = structlog.get_logger()
 
 #: How much longer than the flow's own limit an executor may take before the dispatcher ends it.
 _GRACE = timedelta(seconds=30)
-#: Pause before a run whose attempt was lost is tried again; doubles with each attempt.
+#: Pause before a run whose executor was not to be had is tried again; doubles each time in a row.
 _AGAIN = timedelta(seconds=1)
 _AGAIN_MOST = timedelta(minutes=1)
+#: How long a run on its last chance waits for those beside it to end. What has run for so long beside it may stay.
+_COMPANY = timedelta(seconds=30)
 
 
 class Receipt(Protocol):
@@ -129,30 +132,36 @@ class Dispatcher:
         self._busy: set[asyncio.Task[None]] = set()
         self._held: dict[str, _Held] = {}
         self._doubtful: set[tuple[str, int]] = set()
+        self._apart: deque[tuple[Job, Receipt]] = deque()
+        self._soloist: asyncio.Task[None] | None = None
         self._draining = False
 
     def offer(self, job: Job, receipt: Receipt) -> None:
         """Take a job in; it is claimed as soon as a slot is free."""
         if self._draining:
             return
-        if len(self._busy) < self.concurrency:
-            self._start(job, receipt)
-        else:
-            self._waiting.append((job, receipt))
+        self._waiting.append((job, receipt))
+        self._fill()
 
     def call(self, jobs: Sequence[Job]) -> None:
         """Take in runs whose turn came when a run ended here; the relay has them too, should this worker not."""
         for job in jobs:
             self.offer(job, _NO_MESSAGE)
 
-    async def handle(self, job: Job, receipt: Receipt) -> None:
+    async def handle(self, job: Job, receipt: Receipt, *, alone: bool = False) -> None:
         """Claim, execute, record."""
-        claim = None
         try:
-            claim = await self._writer.take(job.run_id, owner=self._owner, executor=self._executors.default)
-        finally:
-            # Also when SQL stayed away: the carrier gets its slot back, and the reaper misses the message.
-            receipt.decided(claim is not None)
+            claim = await self._writer.take(
+                job.run_id, owner=self._owner, executor=self._executors.default, alone=alone
+            )
+        except LastChance:
+            self._set_apart(job, receipt)
+            return
+        except BaseException:
+            # SQL stayed away: the carrier gets its slot back, and the reaper misses the message.
+            receipt.decided(False)
+            raise
+        receipt.decided(claim is not None)
         if claim is None:
             return  # someone has it, or it is over: the message was only a hint
         status = None
@@ -215,6 +224,9 @@ class Dispatcher:
         """Claim nothing more. Jobs that wait here are dropped: their messages are not acknowledged."""
         self._draining = True
         self._waiting.clear()
+        self._apart.clear()
+        if self._soloist is not None:
+            self._soloist.cancel()
 
     async def drain(self, grace: timedelta) -> None:
         """Take nothing more, let what runs finish for up to `grace`, then give the rest back to the queue."""
@@ -226,18 +238,41 @@ class Dispatcher:
         if self._busy:
             await asyncio.wait(self._busy)
 
-    def _start(self, job: Job, receipt: Receipt) -> None:
-        task = asyncio.create_task(self.handle(job, receipt), name=job.task_id)
+    def _fill(self) -> None:
+        while self._waiting and len(self._busy) < self.concurrency and not self._draining and self._soloist is None:
+            self._start(*self._waiting.popleft())
+
+    def _start(self, job: Job, receipt: Receipt, *, alone: bool = False) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.handle(job, receipt, alone=alone), name=job.task_id)
         self._busy.add(task)
         task.add_done_callback(self._done)
+        return task
+
+    def _set_apart(self, job: Job, receipt: Receipt) -> None:
+        """Put off a run on its last chance until nothing is beside it; unclaimed, should this worker die until then."""
+        if self._draining:
+            return
+        self._apart.append((job, receipt))
+        if self._soloist is None:
+            self._soloist = asyncio.create_task(self._go_alone(), name="last chances")
+
+    async def _go_alone(self) -> None:
+        """Execute what was set apart, one after the other; nothing else is started meanwhile."""
+        try:
+            while self._apart:
+                if self._busy:
+                    await asyncio.wait(self._busy, timeout=_COMPANY.total_seconds())
+                await asyncio.wait([self._start(*self._apart.popleft(), alone=True)])
+        finally:
+            self._soloist = None
+            self._fill()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._busy.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # SQL still says that this run is ours: the reaper, or reconcile, brings it back.
             log.error("job.broke", job=task.get_name(), error=repr(error), exc_info=error)
-        while self._waiting and len(self._busy) < self.concurrency and not self._draining:
-            self._start(*self._waiting.popleft())
+        self._fill()
 
     @contextlib.contextmanager
     def _holding(self, claim: Claim) -> Iterator[_Held]:
@@ -288,7 +323,7 @@ class Dispatcher:
         except _Overdue as error:
             return Failed(error=RunError(kind=ErrorKind.TIMED_OUT, message=str(error)))
         except Unavailable as error:
-            return Retry(after=_pause(claim), reason=str(error))
+            return Retry(after=_pause(await self._retries(claim)), reason=str(error))
         except FloError as error:
             return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=str(error)))
         except LostClaim:
@@ -321,6 +356,12 @@ class Dispatcher:
             past=[event.happening for event in past],
         )
 
+    async def _retries(self, claim: Claim) -> int:
+        """Count how often in a row this run was put off before; attempts lost with their workers do not count."""
+        past = await self._feed.read(claim.run_id, limit=1_000_000) if claim.attempt > 1 else []
+        queued = [event.happening for event in past if event.happening.type == EventType.RUN_QUEUED]
+        return sum(1 for _ in takewhile(lambda said: said.data.get("reason") is not None, reversed(queued)))
+
     async def _record(self, held: _Held, outcome: Outcome | LostClaim, events: RunLog) -> RunStatus | None:
         """Write the end, fenced by the attempt's number; None when another attempt has the run."""
         if isinstance(outcome, LostClaim):
@@ -343,8 +384,8 @@ async def _finish(task: asyncio.Task[Outcome]) -> None:
         await asyncio.wait([task])
 
 
-def _pause(claim: Claim) -> timedelta:
-    return min(_AGAIN * (1 << min(claim.attempt - 1, 10)), _AGAIN_MOST)
+def _pause(retries: int) -> timedelta:
+    return min(_AGAIN * (1 << min(retries, 10)), _AGAIN_MOST)
 
 
 class _Overdue(Exception):

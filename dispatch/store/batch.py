@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Executable, Row, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, Executable, Row, and_, bindparam, exists, func, insert, select, update
 
-from dispatch.claims import Claim, LostClaim
+from dispatch.claims import Claim, LastChance, LostClaim
 from dispatch.store.blobs import Packing, unpack
 from dispatch.store.gates import apps, open_gates, read_asking
 from dispatch.store.line import pass_on
@@ -52,6 +52,8 @@ class Take:
     run_id: str
     owner: str
     executor: str
+    #: Nothing else is executed by this owner now.
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,15 @@ def _take(connection: Connection, asked: list[tuple[int, Take]], answers: Answer
     ids = list(dict.fromkeys(one.run_id for _, one in asked))
     started = _start(connection, _TAKE_UNLIMITED, ids, asked, answers)
     left = [run_id for run_id in ids if run_id not in started]
-    return read_asking(connection, left) if left else []
+    queued = read_asking(connection, left) if left else []
+    tried = [row.id for row in queued if row.attempt]
+    apart = set(connection.scalars(_LAST_CHANCES, {"ids": tried, "alone": _alone(asked)})) if tried else set()
+    answers.update({index: LastChance(one.run_id) for index, one in asked if one.run_id in apart})
+    return [row for row in queued if row.id not in apart]
+
+
+def _alone(asked: list[tuple[int, Take]]) -> list[str]:
+    return [one.run_id for _, one in asked if one.alone]
 
 
 def _start(
@@ -214,7 +224,8 @@ def _start(
         return set()
     now = datetime.now(UTC)
     first = asked[0][1]
-    taken = connection.execute(take, {"ids": run_ids, "by": first.owner, "way": first.executor, "at": now})
+    whose = {"by": first.owner, "way": first.executor, "at": now}
+    taken = connection.execute(take, {"ids": run_ids, "alone": _alone(asked), **whose})
     rows = unpack(connection, [dict(zip(_CLAIM_FIELDS, row, strict=True)) for row in taken])
     claims = {row["run_id"]: Claim(**row) for row in rows}
     if not claims:
@@ -241,9 +252,16 @@ def _start(
 
 
 _INSERT_ATTEMPT = Many(insert(attempts), "run_id", "attempt", "worker", "executor", "started_at")
+#: A last attempt at a run that has lost a worker is for those who are alone.
+_APART = and_(
+    runs.c.attempt + 1 >= runs.c.max_attempts,
+    runs.c.id.not_in(bindparam("alone", expanding=True)),
+    exists().where(attempts.c.run_id == runs.c.id, attempts.c.outcome == "lost"),
+)
+_LAST_CHANCES = select(runs.c.id).where(runs.c.id.in_(bindparam("ids", expanding=True)), _APART)
 _TAKE_ADMITTED = (
     update(runs)
-    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued")
+    .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "queued", ~_APART)
     .values(
         status="running",
         attempt=runs.c.attempt + 1,

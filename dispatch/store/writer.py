@@ -66,12 +66,13 @@ class RunWriter:
         """Note that the broker has these jobs."""
         await self._operations.submit(Published(jobs))
 
-    async def take(self, run_id: str, *, owner: str, executor: str) -> Claim | None:
+    async def take(self, run_id: str, *, owner: str, executor: str, alone: bool = False) -> Claim | None:
         """Claim a queued run: the only place where one becomes `running`. None when it is not to be had.
 
         One that its app's limits hold back stays queued, in line, and is called when its turn comes (`line.py`).
+        `alone` says that the owner executes nothing else. Raises LastChance for a run that needs that.
         """
-        claim: Claim | None = await self._operations.submit(Take(run_id, owner, executor))
+        claim: Claim | None = await self._operations.submit(Take(run_id, owner, executor, alone))
         return claim
 
     async def append(self, claim: Claim, events: Sequence[RunEvent], *, repeated: bool = False) -> None:

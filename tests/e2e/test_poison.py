@@ -62,3 +62,32 @@ async def test_a_run_that_kills_its_worker_is_given_up_and_harms_no_other_worker
     assert f"given up after {ATTEMPTS} attempts" in run["error"]["message"]
     assert set(elsewhere) == {("succeeded", 1)}
     assert lost_elsewhere == []
+
+
+async def kill_all_together(rig: Rig, attempt: int, runs: int) -> None:
+    """End the only worker once it executes this many runs, all at this attempt."""
+    together = f"SELECT count(*) FROM runs WHERE status = 'running' AND attempt = {attempt}"
+    async with asyncio.timeout(PATIENCE):
+        while await row_of(rig, together) != (runs,):  # noqa: ASYNC110 - SQL calls nobody back
+            await asyncio.sleep(0.02)
+    await rig.kill_worker(0)
+
+
+@pytest.mark.timeout(240)
+async def test_neighbours_of_a_run_that_kills_its_worker_are_not_given_up_with_it() -> None:
+    async with open_witness() as witness, open_rig("redis", "sqlite", workers=1, max_attempts=ATTEMPTS) as rig:
+        await push(rig, witness.port)
+        route = f"/api/v1/apps/{APP}/events/{SLOW.name}/invoke/async"
+        answers = [await rig.http.post(route, json={"payload": {}}) for _ in range(4)]
+        poison, *neighbours = [answer.raise_for_status().json()["run_id"] for answer in answers]
+        await kill_all_together(rig, 1, 4)
+        await kill_all_together(rig, 2, 4)
+
+        await kill_whoever_takes(rig, poison, ATTEMPTS)
+        await wait_for_the_end(rig, patience=PATIENCE)
+
+        ends = dict(await rig.database.read("SELECT id, status FROM runs"))
+        tries = await rig.database.read("SELECT max(attempt) FROM runs")
+
+    assert ends == {poison: "dead", **dict.fromkeys(neighbours, "succeeded")}
+    assert tries == [(ATTEMPTS,)]

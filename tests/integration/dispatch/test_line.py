@@ -50,7 +50,7 @@ async def accept(writer: RunWriter, **changes: Any) -> str:
 
 
 async def take(writer: RunWriter, run_id: str) -> Claim | None:
-    return await writer.take(run_id, owner="worker-1", executor="inline")
+    return await writer.take(run_id, owner="worker-1", executor="inline", alone=True)
 
 
 async def taken(writer: RunWriter, run_id: str) -> Claim:

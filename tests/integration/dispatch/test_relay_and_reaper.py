@@ -159,7 +159,7 @@ async def test_a_run_that_kills_its_worker_each_time_is_dead_lettered(
 
     await writer.take(accepted.run_id, owner="worker-1", executor="inline")
     await reap_lost(store, lease=LEASE)
-    await writer.take(accepted.run_id, owner="worker-1", executor="inline")
+    await writer.take(accepted.run_id, owner="worker-1", executor="inline", alone=True)
     await reap_lost(store, lease=LEASE)
 
     row = await row_of(store, accepted.run_id)

@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dispatch.bell import LocalBell
+from dispatch.claims import Claim, LastChance
 from dispatch.feed import Feed
 from dispatch.leases import Owned
-from dispatch.store.release import request_cancel
-from dispatch.store.runs import read_run
+from dispatch.store.release import lose_runs, request_cancel
+from dispatch.store.runs import list_attempts, read_run, runs
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
@@ -418,3 +420,74 @@ async def test_numbers_of_events_have_no_gaps_across_attempts(rig: Rig) -> None:
 
     numbers = [event.seq for event in await rig.feed.read(job.run_id)]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def lose_worker(rig: Rig, job: Job) -> None:
+    """Have an attempt at this run begun elsewhere, by a worker that dies of it."""
+    assert await rig.writer.take(job.run_id, owner="worker-0", executor="inline") is not None
+    async with rig.store.write() as connection:
+        await lose_runs(connection, runs.c.id == job.run_id, reason="its worker stopped beating", most=1)
+
+
+async def test_a_run_on_its_last_chance_is_executed_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave, company_is_there, set_apart = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    seen: list[tuple[str, int]] = []
+
+    async def look_around(order: RunOrder, events: EventSink) -> Outcome:
+        if order.run_id == company.run_id:
+            company_is_there.set()
+            await leave.wait()
+        seen.append((order.run_id, len(dispatcher.executing())))
+        return Succeeded(result=None)
+
+    async def take(*arguments: Any, **options: Any) -> Claim | None:
+        try:
+            return await RunWriter.take(rig.writer, *arguments, **options)
+        except LastChance:
+            set_apart.set()
+            raise
+
+    monkeypatch.setattr(rig.writer, "take", take)
+    dispatcher = rig.dispatcher(look_around, concurrency=4)
+    company, suspect, later = await rig.accept(), await rig.accept(max_attempts=2), await rig.accept()
+    await lose_worker(rig, suspect)
+    last, receipt = Noted(), Noted()
+    dispatcher.offer(company, Noted())
+    await company_is_there.wait()
+    dispatcher.offer(suspect, receipt)
+    await set_apart.wait()
+    dispatcher.offer(later, last)
+    assert (await rig.status(suspect), await rig.status(later), receipt.claimed) == ("queued", "queued", [])
+
+    leave.set()
+    await last.ends.get()
+
+    assert seen == [(company.run_id, 1), (suspect.run_id, 1), (later.run_id, 1)]
+    assert receipt.claimed == [True]
+
+
+async def test_a_run_that_may_try_again_has_company(rig: Rig) -> None:
+    job = await rig.accept(max_attempts=3)
+    await lose_worker(rig, job)
+
+    claim = await rig.writer.take(job.run_id, owner="worker-1", executor="inline")
+
+    assert claim is not None
+    assert claim.attempt == 2
+
+
+async def test_attempts_that_were_lost_do_not_lengthen_the_pause_before_the_next(rig: Rig) -> None:
+    async def away(order: RunOrder, events: EventSink) -> Outcome:
+        raise Unavailable("the executor is away")
+
+    job = await rig.accept(max_attempts=10)
+    await lose_worker(rig, job)
+    await lose_worker(rig, job)
+    await rig.dispatcher(away).handle(job, Noted())
+    await rig.dispatcher(away).handle(job, Noted())
+
+    async with rig.store.read() as connection:
+        row = await read_run(connection, job.run_id)
+        tried = await list_attempts(connection, job.run_id)
+    assert row is not None
+    assert row["run_at"] - tried[-1]["finished_at"] == timedelta(seconds=2)
