@@ -63,6 +63,11 @@ class Ear:
                 looking.cancel()
                 await asyncio.wait([looking])
 
+    def hear_of(self, run_id: str) -> None:
+        """Take note of a run that this process has just accepted, which no bell is rung for."""
+        if self._listeners:
+            self._tell({run_id})
+
     def _hear(self, hint: JSONValue) -> None:
         if self._listeners:
             self._tell({run_id for run_id, _ in cast(list[tuple[str, int]], hint)})

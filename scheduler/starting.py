@@ -124,6 +124,7 @@ async def start(
     accepted = await spine.writer.accept(new, tracked_only=body.mode == LOCAL)
     if accepted.created:
         spine.figures.accepted.labels(str(lane)).inc()
+        spine.ear.hear_of(accepted.run_id)
     if accepted.job is not None:
         spine.publisher.publish_soon([accepted.job])
     return accepted

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from dispatch.bell import Topic
-from scheduler import news
+from scheduler import live, news
 from scheduler.app import create_app
 
 
@@ -183,6 +183,16 @@ async def test_a_reader_too_far_behind_is_told_so_and_others_are_not_slowed(shop
     assert told == ["run_started", "run_completed"]
     assert (said[-1]["type"], said[-1]["code"]) == ("websocket.close", 1013)
     assert "too slow" in said[-1]["reason"]
+
+
+async def test_a_run_is_told_of_as_soon_as_it_is_accepted(shop, connect, monkeypatch):
+    monkeypatch.setattr(live, "_LOOK_WITH_BELL", 3600)
+    socket = connect("app=shop")
+    await socket.next()
+
+    run = await shop.start()
+
+    assert (await socket.event())["run_id"] == run
 
 
 async def test_what_no_hint_told_of_is_found_all_the_same(shop, connect, monkeypatch):
