@@ -31,9 +31,9 @@ class StoredLimits:
         self._known: dict[str, tuple[float, AppLimits]] = {}
 
     async def read(self, app: str) -> AppLimits:
-        until, limits = self._known.get(app, (0.0, AppLimits()))
-        if until > time.monotonic():
-            return limits
+        known = self._known.get(app)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
         async with self._store.read() as connection:
             limits = await read_limits(connection, app) or AppLimits()
         if len(self._known) >= _MOST:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence, Set
+from collections.abc import Awaitable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import takewhile
@@ -318,10 +318,7 @@ class Dispatcher:
             }
             events.emit(Happening(EventType.RUN_STARTED, started))
             longest = order.document.settings.max_execution_time + _GRACE
-            async with _deadline(longest, claim):
-                return await executor.run(order, events)
-        except _Overdue as error:
-            return Failed(error=RunError(kind=ErrorKind.TIMED_OUT, message=str(error)))
+            return await _in_time(executor.run(order, events), longest, claim.attempt)
         except Unavailable as error:
             return Retry(after=_pause(await self._retries(claim)), reason=str(error))
         except FloError as error:
@@ -388,19 +385,16 @@ def _pause(retries: int) -> timedelta:
     return min(_AGAIN * (1 << min(retries, 10)), _AGAIN_MOST)
 
 
-class _Overdue(Exception):
-    """An executor did not keep to the flow's own limit."""
-
-
-@contextlib.asynccontextmanager
-async def _deadline(longest: timedelta, claim: Claim) -> AsyncIterator[None]:
+async def _in_time(run: Awaitable[Outcome], longest: timedelta, attempt: int) -> Outcome:
+    """Wait for an executor; end it when it does not keep to the flow's own limit."""
     try:
         async with asyncio.timeout(longest.total_seconds()) as limit:
-            yield
+            return await run
     except TimeoutError:
         if not limit.expired():
             raise
-        raise _Overdue(
-            f"attempt {claim.attempt} did not end {_GRACE.total_seconds():g} s after the flow's own limit and was "
-            "stopped; raise settings.max_execution_time_ms if the flow needs longer"
-        ) from None
+    message = (
+        f"attempt {attempt} did not end {_GRACE.total_seconds():g} s after the flow's own limit and was stopped; "
+        "raise settings.max_execution_time_ms if the flow needs longer"
+    )
+    return Failed(error=RunError(kind=ErrorKind.TIMED_OUT, message=message))

@@ -9,9 +9,9 @@ gives them back on an orderly stop. What a crash takes with it, the reaper publi
 from __future__ import annotations
 
 import base64
+from itertools import count
 from queue import Empty
 from typing import Any
-from uuid import uuid4
 
 import structlog
 from kombu.transport import redis as stock
@@ -23,6 +23,9 @@ log = structlog.get_logger()
 
 #: Most messages popped in one call, so that several workers share a short backlog.
 _MOST = 100
+
+#: Numbers of deliveries to this process; a message's own tag is made anew wherever it is taken.
+_tags = count(1)
 
 #: KEYS: lists in order of urgency. ARGV[1]: how many messages at most. Answers list, message, list, message, ...
 _POP_MANY = """
@@ -130,7 +133,7 @@ def _payload(queue: str, item: bytes) -> dict[str, Any]:
             "properties": {"body_encoding": "base64", "delivery_info": {"exchange": "", "routing_key": queue}},
         }
     # Doubled hints carry the same tag, and a tag may count only once.
-    payload["properties"]["delivery_tag"] = uuid4().hex
+    payload["properties"]["delivery_tag"] = str(next(_tags))
     return payload
 
 

@@ -88,7 +88,7 @@ class ModeExecutor:
         task = self._open.get(mode)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._open[mode] = asyncio.create_task(self._opened(mode), name=f"open {mode}")
-        return await asyncio.shield(task)
+        return task.result() if task.done() else await asyncio.shield(task)
 
     async def _opened(self, mode: ExecutionMode) -> Executor:
         return await self._openings[mode]()

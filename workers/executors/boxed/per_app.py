@@ -88,7 +88,7 @@ class BoxPerApp:
             if known is None:
                 known = self._boxes[key] = asyncio.ensure_future(self._supply.take(Kind.for_run(order)))
             try:
-                box = await asyncio.shield(known)
+                box = known.result() if known.done() else await asyncio.shield(known)
             except BaseException:
                 if known.done() and self._boxes.get(key) is known:
                     del self._boxes[key]
