@@ -22,6 +22,7 @@ import structlog
 from dispatch.claims import Claim, LastChance, LostClaim
 from dispatch.feed import Feed
 from dispatch.leases import Owned
+from dispatch.store.session import is_outage
 from dispatch.store.writer import RunWriter
 from schemas.errors import FloError, Invalid, NotFound, Unavailable
 from schemas.flow import FlowDocument
@@ -40,6 +41,8 @@ _GRACE = timedelta(seconds=30)
 #: Pause before a run whose executor was not to be had is tried again; doubles each time in a row.
 _AGAIN = timedelta(seconds=1)
 _AGAIN_MOST = timedelta(minutes=1)
+#: Pause between two tries to read a run's order from a database that is away.
+_LOOK_AGAIN = timedelta(milliseconds=500)
 #: How long a run on its last chance waits for those beside it to end. What has run for so long beside it may stay.
 _COMPANY = timedelta(seconds=30)
 
@@ -310,7 +313,7 @@ class Dispatcher:
     async def _attempt(self, claim: Claim, events: RunLog) -> Outcome:
         try:
             executor = self._executors.choose(claim.mode)
-            order = await self._order(claim)
+            order = await self._order_in_time(claim)
             started: JSONObject = {
                 "attempt": claim.attempt,
                 "worker": self._owner,
@@ -331,6 +334,17 @@ class Dispatcher:
                 f"Flo itself failed on this run ({type(error).__name__}: {error}); the worker's log has the details"
             )
             return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=message))
+
+    async def _order_in_time(self, claim: Claim) -> RunOrder:
+        """Read the order, however long SQL is away: the end of the lease, which is kept there, ends the wait."""
+        while True:
+            try:
+                return await self._order(claim)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                log.warning("order.waited", run_id=claim.run_id, error=(str(error) or repr(error)).splitlines()[0])
+                await asyncio.sleep(_LOOK_AGAIN.total_seconds())
 
     async def _order(self, claim: Claim) -> RunOrder:
         try:

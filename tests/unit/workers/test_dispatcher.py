@@ -23,7 +23,7 @@ from schemas.errors import NotFound, Unavailable
 from schemas.flow import FlowDocument
 from schemas.job import Job
 from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
-from schemas.run import EventType, Happening, RunStatus
+from schemas.run import EventType, Happening, RunEvent, RunStatus
 from schemas.validation import read_document
 from tests.making import NO_OP, new_run
 from workers.dispatcher import Dispatcher
@@ -491,3 +491,20 @@ async def test_attempts_that_were_lost_do_not_lengthen_the_pause_before_the_next
         tried = await list_attempts(connection, job.run_id)
     assert row is not None
     assert row["run_at"] - tried[-1]["finished_at"] == timedelta(seconds=2)
+
+
+async def test_a_database_that_is_away_for_a_moment_fails_no_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    outages = iter([ConnectionResetError("connection was closed in the middle of operation")])
+
+    async def read(*arguments: Any, **options: Any) -> list[RunEvent]:
+        for outage in outages:
+            raise outage
+        return await Feed.read(rig.feed, *arguments, **options)
+
+    monkeypatch.setattr(rig.feed, "read", read)
+    job = await rig.accept()
+    await lose_worker(rig, job)
+
+    await rig.dispatcher(succeed).handle(job, Noted())
+
+    assert await rig.status(job) == "succeeded"
