@@ -33,7 +33,10 @@ def main() -> int:
     options.add_argument("--dbs", default="sqlite,postgres", help="comma-separated (default: %(default)s)")
     options.add_argument("--workers", type=int, default=2, help="Flo's worker processes (default: %(default)s)")
     options.add_argument("--without-peers", action="store_true", help="measure Flo alone")
+    options.add_argument("--backlog", type=int, help="drain 1,000 jobs, then so many, on Flo alone; compare the two")
     given = options.parse_args()
+    if given.backlog:
+        return report(asyncio.run(compare_backlogs(given.carriers, given.dbs, given)))
     rows: dict[str, dict[str, Any]] = {}
     for carrier in given.carriers.split(","):
         # SQS here is moto, in Python: its own speed is what is seen. One database is enough for it and for Kafka.
@@ -48,12 +51,23 @@ def main() -> int:
     return report(rows)
 
 
+async def compare_backlogs(carriers: str, dbs: str, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Drain a short and a long backlog on the first carrier and database named."""
+    carrier, db = carriers.partition(",")[0], dbs.partition(",")[0]
+    return {
+        f"flo {carrier} {db}, {jobs:,} jobs": await measure_flo(
+            carrier, db, jobs=jobs, idle=given.idle, workers=given.workers
+        )
+        for jobs in (1000, given.backlog)
+    }
+
+
 def report(rows: dict[str, dict[str, Any]]) -> int:
     """Print a table for people, and one JSON object."""
-    columns = ("publish_per_s", "consume_per_s", "idle_p50_ms", "idle_p99_ms")
+    columns = ("publish_per_s", "consume_per_s", "cpu_us_per_run", "memory_mb_late", "idle_p50_ms", "idle_p99_ms")
     table = Table("queue", *columns, title=f"queue, {machine()}")
     for name, row in rows.items():
-        table.add_row(name, *(str(row[column]) for column in columns))
+        table.add_row(name, *(str(row.get(column, "")) for column in columns))
     Console().print(table)
     figures: dict[str, Any] = dict(rows)
     flo = max((row["consume_per_s"] for name, row in rows.items() if name.startswith("flo redis")), default=None)

@@ -9,11 +9,14 @@ from typing import Any
 
 from scripts.chaosrig.flows import APP, SHORT, push
 from scripts.chaosrig.rig import Rig, open_rig
+from scripts.queuebench.family import use_of
 from scripts.queuebench.quantiles import quantiles
 
 _CONNECTIONS = 32
 #: Share of a backlog after which the rate is taken.
 WARM = 0.2
+#: Seconds between two looks at how far a backlog is, for each of its jobs: a look at a long one costs more.
+_LOOK = 1e-5
 _LEASE = 10.0
 
 
@@ -26,9 +29,9 @@ async def measure_flo(carrier: str, db: str, *, jobs: int, idle: int, workers: i
         accepting = await _accept(rig, jobs)
         for _ in range(workers):
             rig.add_worker()
-        rate = await _drain(rig, jobs)
+        drained = await _drain(rig, jobs)
         waits = await _idle(rig, idle)
-    return {"jobs": jobs, "publish_per_s": round(accepting), "consume_per_s": round(rate), **quantiles(waits)}
+    return {"jobs": jobs, "publish_per_s": round(accepting), **drained, **quantiles(waits)}
 
 
 async def _accept(rig: Rig, count: int) -> float:
@@ -56,12 +59,24 @@ async def _accept(rig: Rig, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-async def _drain(rig: Rig, count: int) -> float:
-    """Wait until all is done; give the rate at which SQL recorded the ends."""
+async def _drain(rig: Rig, count: int) -> dict[str, float]:
+    """Wait until all is done; give the rate at which SQL recorded the ends, and what the workers used."""
+    workers = [worker.pid for worker in rig.workers]
+    while (done := await _over(rig)) < count * WARM:  # noqa: ASYNC110
+        await asyncio.sleep(count * _LOOK)
+    before = use_of(workers)
+    while (left := count - await _over(rig)) > count * WARM:  # noqa: ASYNC110
+        await asyncio.sleep(count * _LOOK)
+    after = use_of(workers)
     await _all_over(rig)
     ends = [_seconds(row[0]) for row in await rig.database.read("SELECT finished_at FROM runs ORDER BY finished_at")]
     first = int(len(ends) * WARM)
-    return (len(ends) - first) / (ends[-1] - ends[first])
+    return {
+        "consume_per_s": round((len(ends) - first) / (ends[-1] - ends[first])),
+        "cpu_us_per_run": round((after.cpu_s - before.cpu_s) / (count - left - done) * 1e6),
+        "memory_mb_early": round(before.memory_mb),
+        "memory_mb_late": round(after.memory_mb),
+    }
 
 
 async def _idle(rig: Rig, count: int) -> list[float]:
@@ -77,8 +92,12 @@ async def _idle(rig: Rig, count: int) -> list[float]:
     return [(_seconds(starts[run]) - at) * 1000 for run, at in sent.items()][10:]
 
 
+async def _over(rig: Rig) -> int:
+    return int((await rig.database.read("SELECT count(*) FROM runs WHERE finished_at IS NOT NULL"))[0][0])
+
+
 async def _all_over(rig: Rig) -> None:
-    while (await rig.database.read("SELECT count(*) FROM runs WHERE finished_at IS NULL"))[0][0]:  # noqa: ASYNC110
+    while await rig.database.read("SELECT id FROM runs WHERE finished_at IS NULL LIMIT 1"):  # noqa: ASYNC110
         await asyncio.sleep(0.2)
 
 
