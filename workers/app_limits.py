@@ -23,6 +23,13 @@ class LimitsOfApps(Protocol):
         ...
 
 
+class NoLimits:
+    """For runs that no operator has anything to say of."""
+
+    async def read(self, app: str) -> AppLimits:
+        return AppLimits()
+
+
 class StoredLimits:
     """Reads them from SQL."""
 

@@ -30,6 +30,8 @@ class RunOrder:
     past: Sequence[Happening] = ()
     #: Where it may connect to.
     egress: Egress = PUBLIC_EGRESS
+    #: Somebody keeps it while it waits without a worker; else it fails where it would have to.
+    may_park: bool = True
 
 
 class Executor(Protocol):

@@ -40,7 +40,7 @@ class InlineExecutor:
             registry=self._registry,
             shared=self._shared,
             hooks=self._hooks,
-            may_park=True,
+            may_park=order.may_park,
         )
 
     async def aclose(self) -> None:

@@ -107,7 +107,7 @@ async def _attempt(  # noqa: PLR0917 - all that one attempt is made of
             past=past,
             registry=inside.registry,
             shared=shared,
-            may_park=True,
+            may_park=order["may_park"],
             hooks=hooks,
         )
     except asyncio.CancelledError:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import assert_never
+from functools import partial
+from typing import TypeAlias, assert_never
 
 from schemas.catalog import Catalog
 from schemas.flow import FlowDocument
@@ -19,20 +20,20 @@ from schemas.run import EventType, Happening, Lane, RunStatus, RunView, status_o
 from schemas.settings import ExecutionMode, ExecutorName, Settings
 from workers.engine.drive import run_flow
 from workers.engine.plugins import load_hooks
-from workers.engine.registry import HubRegistry, Registry
+from workers.engine.registry import HubRegistry
+from workers.engine.sink import EventSink
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.preparer import CachingPreparer
 from workers.runner.protocol import LineSink
 from workers.sandboxes.box.egress import egress_to
 from workers.sandboxes.box.open import open_box
-from workers.sandboxes.box.plain import open_plain
 from workers.sandboxes.commands import CommandSandbox, NoBox
-from workers.sandboxes.node.pool import NodePool
-from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8 import V8Pool
 
 _IN_JAVASCRIPT = ("code.javascript", "code.typescript", "hub.")
+#: Executes one run, telling its happenings.
+Run: TypeAlias = Callable[[EventSink], Awaitable[Outcome]]
 #: The app that local runs belong to.
 LOCAL_APP = "local"
 
@@ -40,15 +41,20 @@ LOCAL_APP = "local"
 async def run_here(
     document: FlowDocument, payload: JSONValue, settings: Settings, catalog: Catalog, *, printing: bool
 ) -> RunView:
-    """Run the flow and show the run; being cancelled is one way for a run to end. Raises Unavailable without V8."""
+    """Run the flow and show the run; being cancelled is one way for a run to end. Raises Unavailable without V8.
+
+    Where the operator names no mode the engine is this process: who runs a file of his own has nobody to be kept from
+    it; code and commands are in their sandboxes. A mode that is named holds as in a worker.
+    """
     run_id, created_at = new_id("run"), datetime.now(UTC)
     this = asyncio.current_task()
     assert this is not None
     events = LineSink(run_id, printing=printing, on_reader_gone=this.cancel)
+    execute = _at_once if settings.execution_mode is None else _in_mode
     outcome: Outcome = Cancelled(reason="stopped from outside")
     with contextlib.suppress(asyncio.CancelledError):
-        async with open_tools(document, settings, catalog, run_id=run_id) as tools:
-            outcome = await _attempt(document, payload, tools, events, HubRegistry(settings.hub))
+        async with execute(document, payload, settings, catalog, run_id) as run:
+            outcome = await _attempt(run, events)
     status, result, error = settle(outcome)
     return RunView(
         run_id=run_id,
@@ -70,14 +76,12 @@ async def run_here(
     )
 
 
-async def _attempt(
-    document: FlowDocument, payload: JSONValue, tools: NodeTools, events: LineSink, registry: Registry
-) -> Outcome:
-    """Do what a dispatcher does around the engine: say that the run started, and how it ended."""
+async def _attempt(run: Run, events: LineSink) -> Outcome:
+    """Do what a dispatcher does around an executor: say that the run started, and how it ended."""
     events.emit(Happening(EventType.RUN_STARTED, {"attempt": 1, "worker": LOCAL_APP, "executor": "inline"}))
     outcome: Outcome
     try:
-        outcome = await run_flow(document, payload, tools=tools, events=events, registry=registry, hooks=load_hooks())
+        outcome = await run(events)
     except asyncio.CancelledError:
         outcome = Cancelled(reason="stopped from outside")
     status, result, error = settle(outcome)
@@ -108,25 +112,56 @@ def settle(outcome: Outcome) -> tuple[RunStatus, JSONValue, RunError | None]:
 
 
 @asynccontextmanager
+async def _at_once(
+    document: FlowDocument, payload: JSONValue, settings: Settings, catalog: Catalog, run_id: str
+) -> AsyncIterator[Run]:
+    async with open_tools(document, settings, catalog, run_id=run_id) as tools:
+
+        async def run(events: EventSink) -> Outcome:
+            registry = HubRegistry(settings.hub)
+            return await run_flow(document, payload, tools=tools, events=events, registry=registry, hooks=load_hooks())
+
+        yield run
+
+
+@asynccontextmanager
+async def _in_mode(
+    document: FlowDocument, payload: JSONValue, settings: Settings, catalog: Catalog, run_id: str
+) -> AsyncIterator[Run]:
+    # Imported only here: what a worker is made of takes longer to load than most files take to run.
+    from workers.app_limits import NoLimits
+    from workers.executors.base import RunOrder
+    from workers.executors.modes import ModeExecutor
+    from workers.executors.openings import Openings
+
+    order = RunOrder(
+        run_id=run_id, app=LOCAL_APP, flow=document.name, version=0, attempt=1, document=document, payload=payload,
+        backend_config={}, may_park=False,
+    )  # fmt: skip
+    async with AsyncExitStack() as opened:
+        openings = Openings(settings)
+        opened.push_async_callback(openings.aclose)
+        modes = ModeExecutor(openings.all(), settings=settings, limits=NoLimits(), catalog=catalog)
+        opened.push_async_callback(modes.aclose)
+        await modes.start()
+        yield partial(modes.run, order)
+
+
+@asynccontextmanager
 async def open_tools(
     document: FlowDocument, settings: Settings, catalog: Catalog, *, run_id: str
 ) -> AsyncIterator[NodeTools]:
-    """Open what this document's nodes need, and close it after.
-
-    The engine is this process, whatever the mode: who runs a file of his own has nobody to be kept from it. For code
-    and commands the mode holds here, too. Raises Unavailable for what does not work on this machine.
-    """
+    """Open what this document's nodes need, and close it after. Raises Unavailable for what does not work here."""
     types = [used for _, used in catalog.used_by(document)]
-    unsandboxed = settings.execution_mode is ExecutionMode.UNSANDBOXED
     async with AsyncExitStack() as opened:
-        code: NodePool = PlainNodePool(hosts=1) if unsandboxed else V8Pool(hosts=1)
+        code = V8Pool(hosts=1)
         if any(used.type.startswith(_IN_JAVASCRIPT) for used in types):
             await opened.enter_async_context(code)
         box: CommandSandbox = NoBox()
         if any(ExecutionMode.SANDBOX_CODE_ONLY not in used.modes for used in types):
-            box = opened_box = await (open_plain() if unsandboxed else open_box())
+            box = opened_box = await open_box()
             opened.push_async_callback(opened_box.aclose)
-        preparer = CachingPreparer.open(settings, platform="node" if unsandboxed else "v8")
+        preparer = CachingPreparer.open(settings)
         opened.push_async_callback(preparer.aclose)
         http = await opened.enter_async_context(open_client(allow_private_network=settings.allow_private_network))
         yield NodeTools(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,3 +120,22 @@ def test_the_node_types_are_listed() -> None:
     (types,) = lines(runner("nodes", "--json"))
 
     assert "code.javascript" in [node_type["type"] for node_type in types]
+
+
+@pytest.mark.parametrize(
+    ("mode", "there"), [("UNSANDBOXED", True), ("SANDBOX_PROCESS", True), ("SANDBOX_CODE_ONLY", False)]
+)
+def test_a_mode_that_is_named_holds_for_a_file_too(mode: str, there: bool, tmp_path: Path) -> None:
+    code = "export default () => ({node: typeof process !== 'undefined'})"
+    flow = tmp_path / "flow.json"
+    flow.write_text(
+        json.dumps({"name": "f", "nodes": [{"id": "a", "node_type": "code.javascript", "config": {"code": code}}]})
+    )
+    environ = {**os.environ, "FLO_EXECUTION_MODE": mode, "FLO_HOME": str(tmp_path / "home")}
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "workers.runner", "run", str(flow), "--json"],
+        capture_output=True, text=True, env=environ, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, json.loads(done.stdout)["result"]["node"]) == (0, there), done.stderr

@@ -213,6 +213,7 @@ def _order(order: RunOrder, terms: JSONObject) -> JSONObject:
         "app": order.app,
         "attempt": order.attempt,
         "payload": order.payload,
+        "may_park": order.may_park,
         "past": [wire.happening_to(said) for said in order.past],
         **terms,
     }
