@@ -14,7 +14,7 @@ from tests.integration.workers.worker_process import WorkerProcess
     [
         ("FLO_EGRESS", "not a host", "FLO_EGRESS is 'not a host': Value error, 'not a host' is not a host: give host"),
         ("FLO_EXECUTION_MODE", "sandboxed", "FLO_EXECUTION_MODE is 'sandboxed': 'UNSANDBOXED', 'SANDBOX_CODE_ONLY'"),
-        ("FLO_EXECUTOR", "docker", "this worker has no executor 'docker', only: inline, namespace"),
+        ("FLO_EXECUTOR", "docker", "this worker has no executor 'docker', only: http, inline, namespace"),
         ("FLO_MAX_CONCURRENCY", "many", "FLO_MAX_CONCURRENCY is 'many': a valid integer"),
         ("FLO_DATABASE_URL", "mysql://here/flo", "names the database 'mysql'; Flo knows sqlite:///path"),
         ("FLO_DATABASE_URL", "sqlite:////proc/nowhere/flo.db", "make its folder writable, or set FLO_HOME"),
