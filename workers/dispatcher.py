@@ -44,7 +44,9 @@ _AGAIN_MOST = timedelta(minutes=1)
 #: Pause between two tries to read a run's order from a database that is away.
 _LOOK_AGAIN = timedelta(milliseconds=500)
 #: How long a run on its last chance waits for those beside it to end. What has run for so long beside it may stay.
-_COMPANY = timedelta(seconds=30)
+_COMPANY = timedelta(seconds=10)
+#: How long it then has the worker for itself. What ends its worker mostly does so early; others must get their turn.
+_SOLITUDE = timedelta(seconds=60)
 
 
 class Receipt(Protocol):
@@ -260,12 +262,13 @@ class Dispatcher:
             self._soloist = asyncio.create_task(self._go_alone(), name="last chances")
 
     async def _go_alone(self) -> None:
-        """Execute what was set apart, one after the other; nothing else is started meanwhile."""
+        """Execute what was set apart, one after the other; nothing else is started meanwhile, but not for ever."""
         try:
             while self._apart:
                 if self._busy:
                     await asyncio.wait(self._busy, timeout=_COMPANY.total_seconds())
-                await asyncio.wait([self._start(*self._apart.popleft(), alone=True)])
+                one = self._start(*self._apart.popleft(), alone=True)
+                await asyncio.wait([one], timeout=_SOLITUDE.total_seconds())
         finally:
             self._soloist = None
             self._fill()

@@ -466,6 +466,32 @@ async def test_a_run_on_its_last_chance_is_executed_alone(rig: Rig, monkeypatch:
     assert receipt.claimed == [True]
 
 
+async def test_a_long_run_on_its_last_chance_does_not_keep_its_worker_to_itself_for_ever(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.dispatcher._SOLITUDE", timedelta(milliseconds=50))
+    alone, leave = asyncio.Event(), asyncio.Event()
+
+    async def stay(order: RunOrder, events: EventSink) -> Outcome:
+        if order.run_id == suspect.run_id:
+            alone.set()
+            await leave.wait()
+        return Succeeded(result=None)
+
+    dispatcher = rig.dispatcher(stay, concurrency=4)
+    suspect, later = await rig.accept(max_attempts=2), await rig.accept()
+    await lose_worker(rig, suspect)
+    first, last = Noted(), Noted()
+    dispatcher.offer(suspect, first)
+    await alone.wait()
+    dispatcher.offer(later, last)
+
+    assert await last.ends.get() is RunStatus.SUCCEEDED
+    assert await rig.status(suspect) == "running"
+    leave.set()
+    await first.ends.get()
+
+
 async def test_a_run_that_may_try_again_has_company(rig: Rig) -> None:
     job = await rig.accept(max_attempts=3)
     await lose_worker(rig, job)
