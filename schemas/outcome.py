@@ -135,3 +135,8 @@ class Parked:
 
 
 Outcome: TypeAlias = Succeeded | Failed | Cancelled | Retry | Parked
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """No end: the attempt goes on elsewhere, under a loan of its own, and the worker has let go of it."""

@@ -151,6 +151,8 @@ class JobReceipt:
         runtime = time.time() - self._started
         if status is RunStatus.SUCCEEDED:
             self._send("task-succeeded", result=repr(str(status)), runtime=runtime)
+        elif status is RunStatus.RUNNING:
+            self._send("task-succeeded", result="'handed on'", runtime=runtime)
         elif status is RunStatus.CANCELLED:
             self._send("task-revoked", terminated=True, signum=None, expired=False)
         elif status in (RunStatus.QUEUED, RunStatus.WAITING, None):

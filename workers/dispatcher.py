@@ -28,7 +28,7 @@ from schemas.errors import FloError, Invalid, NotFound, Unavailable
 from schemas.flow import FlowDocument
 from schemas.job import Job
 from schemas.json import JSONObject
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
+from schemas.outcome import Away, Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from schemas.run import EventType, Happening, RunStatus
 from workers.executors.base import Executor, RunOrder
 from workers.linking import link
@@ -100,7 +100,7 @@ class _Held:
     """A run that this worker is executing."""
 
     claim: Claim
-    task: asyncio.Task[Outcome] | None = None
+    task: asyncio.Task[Outcome | Away] | None = None
     #: Why it was stopped, and what that makes of it; None while nobody stops it.
     stopped: Outcome | LostClaim | None = None
 
@@ -297,7 +297,7 @@ class Dispatcher:
 
         return RunLog(held.claim, self._writer, holds=self.lease_holds, on_lost=lost)
 
-    async def _execute(self, held: _Held, events: RunLog) -> Outcome | LostClaim:
+    async def _execute(self, held: _Held, events: RunLog) -> Outcome | Away | LostClaim:
         """Run one attempt to its end, whatever that end is; raises only when this worker itself is cancelled."""
         held.task = asyncio.create_task(self._attempt(held.claim, events), name=f"run {held.claim.run_id}")
         if held.stopped is not None:
@@ -313,7 +313,7 @@ class Dispatcher:
         finally:
             await _finish(held.task)
 
-    async def _attempt(self, claim: Claim, events: RunLog) -> Outcome:
+    async def _attempt(self, claim: Claim, events: RunLog) -> Outcome | Away:
         try:
             executor = self._executors.choose(claim.mode)
             order = await self._order_in_time(claim)
@@ -376,7 +376,7 @@ class Dispatcher:
         queued = [event.happening for event in past if event.happening.type == EventType.RUN_QUEUED]
         return sum(1 for _ in takewhile(lambda said: said.data.get("reason") is not None, reversed(queued)))
 
-    async def _record(self, held: _Held, outcome: Outcome | LostClaim, events: RunLog) -> RunStatus | None:
+    async def _record(self, held: _Held, outcome: Outcome | Away | LostClaim, events: RunLog) -> RunStatus | None:
         """Write the end, fenced by the attempt's number; None when another attempt has the run."""
         if isinstance(outcome, LostClaim):
             return None
@@ -391,7 +391,7 @@ class Dispatcher:
         return status
 
 
-async def _finish(task: asyncio.Task[Outcome]) -> None:
+async def _finish(task: asyncio.Task[Outcome | Away]) -> None:
     """Confirm that an attempt is over, also when whoever waited for it was cancelled."""
     if not task.done():
         task.cancel()
@@ -402,7 +402,7 @@ def _pause(retries: int) -> timedelta:
     return min(_AGAIN * (1 << min(retries, 10)), _AGAIN_MOST)
 
 
-async def _in_time(run: Awaitable[Outcome], longest: timedelta, attempt: int) -> Outcome:
+async def _in_time(run: Awaitable[Outcome | Away], longest: timedelta, attempt: int) -> Outcome | Away:
     """Wait for an executor; end it when it does not keep to the flow's own limit."""
     try:
         async with asyncio.timeout(longest.total_seconds()) as limit:

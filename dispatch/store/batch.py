@@ -6,7 +6,7 @@ Every function takes its operations with their places in the batch, and puts an 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,7 +23,7 @@ from dispatch.store.waitpoints import open_ahead
 from schemas.errors import Conflict
 from schemas.job import Job
 from schemas.json import JSONObject
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
+from schemas.outcome import Away, Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening, RunEvent, RunStatus, status_of
 
 
@@ -68,8 +68,9 @@ class Append:
 class Record:
     claim: Claim
     events: Sequence[RunEvent]
-    outcome: Outcome
-    last_seq: int
+    outcome: Outcome | Away
+    #: None is whatever it is: of somebody who settles for others.
+    last_seq: int | None
 
 
 Operation: TypeAlias = Accept | Published | Take | Append | Record
@@ -306,22 +307,33 @@ def _append(
         else:
             answers[index] = LostClaim(one.claim.run_id)
     open_ahead(connection, events)
-    ends = [(index, _unless_cancelled(one, held)) for index, one in recorded if index not in answers]
-    parked = [(index, one) for index, one in ends if isinstance(one.outcome, Parked)]
-    events.extend(_end(connection, [end for end in ends if end not in parked], answers, packing))
+    finals: list[tuple[int, _Final]] = []
     jobs: list[Job] = []
-    for index, one in parked:
-        assert isinstance(one.outcome, Parked)
-        parking = park(connection, one.claim, one.outcome, last_seq=one.last_seq)
-        answers[index] = parking.status
-        events.extend(parking.events)
-        jobs.extend(parking.jobs)
+    let_go: set[str] = set()
+    for index, one in recorded:
+        if index in answers:
+            continue
+        run = held[one.claim.run_id]
+        last_seq = run.last_seq if one.last_seq is None else one.last_seq
+        match _unless_cancelled(one.outcome, run.cancel_reason):
+            case Away():
+                let_go.add(one.claim.run_id)
+                answers[index] = RunStatus.RUNNING
+            case Parked() as parked:
+                parking = park(connection, one.claim, parked, last_seq=last_seq)
+                answers[index] = parking.status
+                events.extend(parking.events)
+                jobs.extend(parking.jobs)
+            case outcome:
+                finals.append((index, _Final(one.claim, outcome, last_seq)))
+    events.extend(_end(connection, finals, answers, packing))
+    if let_go:
+        connection.execute(_LET_GO, {"ids": list(let_go)})
     if events:
         _INSERT_EVENT.execute(connection, [_event_row(event, app_of[event.run_id], packing) for event in events])
     packing.write()
-    still_open = {one.claim.run_id for index, one in appended if index not in answers} - {
-        one.claim.run_id for _, one in ends
-    }
+    ended = {one.claim.run_id for _, one in recorded} - let_go
+    still_open = ({one.claim.run_id for index, one in appended if index not in answers} | let_go) - ended
     newest = {event.run_id: event.seq for event in events if event.run_id in still_open}
     if newest:
         connection.execute(_ADVANCE, [{"run": run, "seq": seq} for run, seq in newest.items()])
@@ -335,14 +347,14 @@ def _held(connection: Connection, claims: Sequence[Claim]) -> dict[str, Any]:
     return {row.id: row for row in connection.execute(_HELD, {"ids": ids})}
 
 
-def _unless_cancelled(one: Record, held: dict[str, Any]) -> Record:
+def _unless_cancelled(outcome: Outcome | Away, reason: str | None) -> Outcome | Away:
     """End a run that would be parked while someone has asked for it to stop: no worker would be left to hear it."""
-    reason = held[one.claim.run_id].cancel_reason
-    return replace(one, outcome=Cancelled(reason=reason)) if reason and isinstance(one.outcome, Parked) else one
+    return Cancelled(reason=reason) if reason and isinstance(outcome, Parked) else outcome
 
 
 _INSERT_EVENT = Many(insert(run_events))
 _ADVANCE = update(runs).where(runs.c.id == bindparam("run")).values(last_seq=bindparam("seq"))
+_LET_GO = update(runs).where(runs.c.id.in_(bindparam("ids", expanding=True))).values(owner=None)
 _HELD = (
     select(runs.c.id, runs.c.attempt, runs.c.last_seq, runs.c.cancel_reason)
     .where(runs.c.id.in_(bindparam("ids", expanding=True)), runs.c.status == "running")
@@ -351,7 +363,16 @@ _HELD = (
 )
 
 
-def _end(connection: Connection, ends: list[tuple[int, Record]], answers: Answers, packing: Packing) -> list[RunEvent]:
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """An attempt that is over."""
+
+    claim: Claim
+    outcome: Outcome
+    last_seq: int
+
+
+def _end(connection: Connection, ends: list[tuple[int, _Final]], answers: Answers, packing: Packing) -> list[RunEvent]:
     if not ends:
         return []
     now = datetime.now(UTC)

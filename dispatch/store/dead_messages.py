@@ -64,6 +64,11 @@ async def list_messages(
     return rows[:limit], rows[limit - 1]["id"] if len(rows) > limit else None
 
 
+async def read_message(connection: AsyncConnection, message_id: str) -> RowMapping | None:
+    query = select(dead_messages).where(dead_messages.c.id == message_id)
+    return (await connection.execute(query)).mappings().one_or_none()
+
+
 async def discard_message(connection: AsyncConnection, message_id: str) -> bool:
     """Forget a message; False when there is none by this id."""
     return changed(await connection.execute(delete(dead_messages).where(dead_messages.c.id == message_id))) > 0

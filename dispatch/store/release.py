@@ -15,9 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dispatch.store.gates import Gate, open_gates
 from dispatch.store.line import free
+from dispatch.store.loans import end_loans, is_lent, is_untaken, lent_among
 from dispatch.store.runs import finish_unowned, lose_attempt, runs
 from schemas.outcome import ErrorKind, RunError
 from schemas.run import RunStatus
+
+_UNHEARD = "nothing was heard in time from where it was executed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,8 @@ class Lost:
 
     run_id: str
     attempt: int
-    owner: str
+    #: None for one whose worker had let go of it.
+    owner: str | None
     now: RunStatus
 
 
@@ -54,19 +58,24 @@ async def lose_runs(
 ) -> Sequence[Lost]:
     """End the attempts of up to `most` running runs that nobody works on any more: queue, or dead-letter, their runs.
 
-    Runs that another transaction is busy with are left alone.
+    Runs that another transaction is busy with are left alone, and those whose attempt is lent, while the loan lasts.
     """
-    which = which & (runs.c.status == "running")
+    which = which & (runs.c.status == "running") & ~is_lent()
     ids = (await connection.execute(select(runs.c.id).where(which).order_by(runs.c.id).limit(most))).scalars().all()
     if not ids:
         return []
     gates = await _gates_of(connection, ids)
     query = select(runs).where(which, runs.c.id.in_(ids)).order_by(runs.c.id)
     rows = (await connection.execute(query.with_for_update(of=runs, skip_locked=True))).mappings().all()
+    lent = await connection.run_sync(lent_among, [row["id"] for row in rows])
     lost = []
     for row in rows:
-        now = await lose_attempt(connection, row, reason=reason, due_at=datetime.now(UTC))
+        if row["id"] in lent:  # since this statement began
+            continue
+        why = reason if row["owner"] is not None else _UNHEARD
+        now = await lose_attempt(connection, row, reason=why, due_at=datetime.now(UTC))
         lost.append(Lost(run_id=row["id"], attempt=row["attempt"], owner=row["owner"], now=now))
+    await connection.run_sync(end_loans, [one.run_id for one in lost])
     await connection.run_sync(free, gates)
     return lost
 
@@ -82,7 +91,9 @@ async def _cancel(connection: AsyncConnection, row: RowMapping, reason: str) -> 
     if status is RunStatus.RUNNING:
         if row["cancel_reason"] is None:
             await connection.execute(update(runs).where(runs.c.id == row["id"]).values(cancel_reason=reason))
-        return status
+        if row["owner"] is not None or not await connection.run_sync(is_untaken, row["id"], row["attempt"]):
+            return status
+        # Nobody has begun with it, and from now on nobody can.
     if status.terminal:
         return status
     error = RunError(kind=ErrorKind.CANCELLED, message=reason)

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select
 from dispatch.leases import workers
 from dispatch.store.blobs import forget_blobs
 from dispatch.store.dead_messages import dead_messages
+from dispatch.store.loans import loans, sweep_loans
 from dispatch.store.runs import attempts, outbox, run_events, runs
 from dispatch.store.triggers import deliveries
 from dispatch.store.waitpoints import waitpoints
@@ -48,14 +49,15 @@ def prune_runs(connection: Connection, keep: Retention, *, after: str, most: int
     ids = list(connection.scalars(query))
     if ids:
         forget_blobs(connection, ids, before=newest)
-        for column in (run_events.c.run_id, attempts.c.run_id, outbox.c.run_id, waitpoints.c.run_id, runs.c.id):
+        theirs = (table.c.run_id for table in (run_events, attempts, outbox, waitpoints, loans))
+        for column in (*theirs, runs.c.id):
             connection.execute(delete(column.table).where(column.in_(ids)))
     return len(ids), ids[-1] if len(ids) == most else None
 
 
 def prune_rest(connection: Connection, keep: Retention, *, most: int) -> int:
-    """Delete up to `most` each of deliveries, unreadable messages, and workers that are gone; answer how many."""
-    pruned = 0
+    """Delete up to `most` each of deliveries, unreadable messages, workers that are gone, and loans that are over."""
+    pruned = sweep_loans(connection, most=most)
     for column, before in (
         (deliveries.c.received_at, keep.runs),
         (dead_messages.c.received_at, keep.dead_letters),

@@ -321,6 +321,25 @@ class AttemptRow(Table):
     reason: Mapped[str | None] = mapped_column(Text)
 
 
+class LoanRow(Table):
+    """An attempt that is executed where the death of its worker does not end it: it has a lease of its own."""
+
+    __tablename__ = "loans"
+
+    run_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    #: The executor that has it, as `mode` names it.
+    backend: Mapped[str] = mapped_column(String(30), index=True)
+    #: How it is known there: a Job's name, a request's id.
+    handle: Mapped[str] = mapped_column(String(300))
+    #: Nobody else may have the run before this time: at first, when it must have begun; each call-back moves it on.
+    until: Mapped[datetime] = mapped_column(Instant)
+    #: What it takes to execute it, as an executor reads it.
+    order: Mapped[JSONObject] = mapped_column(Json)
+    #: The process that took the order: no other gets it.
+    taken_by: Mapped[str | None] = mapped_column(String(200))
+
+
 class RunEventRow(Table):
     """One numbered line of a run's history; also its checkpoint."""
 

@@ -22,7 +22,7 @@ from dispatch.store.runs import NewRun
 from dispatch.store.session import Store, is_outage
 from schemas.errors import Unavailable
 from schemas.job import Job
-from schemas.outcome import Outcome
+from schemas.outcome import Away, Outcome
 from schemas.run import RunEvent, RunStatus
 
 log = structlog.get_logger()
@@ -82,11 +82,14 @@ class RunWriter:
         """
         await self._operations.submit(Append(claim, events, repeated))
 
-    async def record(self, claim: Claim, outcome: Outcome, *, events: Sequence[RunEvent], last_seq: int) -> RunStatus:
+    async def record(
+        self, claim: Claim, outcome: Outcome | Away, *, events: Sequence[RunEvent], last_seq: int | None
+    ) -> RunStatus:
         """Write the end of an attempt with its last events, in one transaction; answer what the run became.
 
-        `last_seq` is the number of the newest event so far, `events` included. A Retry queues the run again, or
-        dead-letters it after its last attempt. Raises LostClaim like `append`.
+        `last_seq` is the number of the newest event so far, `events` included; None is whatever SQL says it is, without
+        `events`. A Retry queues the run again, or dead-letters it after its last attempt; with Away it stays running,
+        and has no worker. Raises LostClaim like `append`.
         """
         status: RunStatus = await self._operations.submit(Record(claim, events, outcome, last_seq))
         return status

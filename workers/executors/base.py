@@ -8,7 +8,7 @@ from typing import Protocol
 
 from schemas.flow import FlowDocument
 from schemas.json import JSONObject, JSONValue
-from schemas.outcome import Outcome
+from schemas.outcome import Away, Outcome
 from schemas.run import Happening
 from workers.engine.sink import EventSink
 from workers.sandboxes.box.egress import PUBLIC_EGRESS, Egress
@@ -37,10 +37,19 @@ class RunOrder:
 class Executor(Protocol):
     """Executes runs, many at a time."""
 
-    async def run(self, order: RunOrder, events: EventSink) -> Outcome:
-        """Execute one attempt to its end. When cancelled: kill it, confirm that it is dead, then raise."""
+    async def run(self, order: RunOrder, events: EventSink) -> Outcome | Away:
+        """Execute one attempt to its end. When cancelled: kill it, confirm that it is dead, then raise.
+
+        One that outlives its worker is lent first (`loan.py`), and may then be let go of: `Away`, also when cancelled.
+        """
         ...
 
     async def aclose(self) -> None:
         """Kill and confirm dead whatever is left."""
         ...
+
+
+class LocalExecutor(Executor, Protocol):
+    """One whose attempts end with it: it never lets go of any."""
+
+    async def run(self, order: RunOrder, events: EventSink) -> Outcome: ...

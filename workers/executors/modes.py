@@ -16,13 +16,13 @@ from schemas.outcome import ErrorKind, Failed, Outcome, RunError
 from schemas.settings import ExecutionMode, Settings
 from workers.app_limits import LimitsOfApps
 from workers.engine.sink import EventSink
-from workers.executors.base import Executor, RunOrder
+from workers.executors.base import LocalExecutor, RunOrder
 from workers.sandboxes.box.egress import egress_to
 
 log = structlog.get_logger()
 
 #: How an executor is opened; each is, when a run first needs it.
-OpenExecutor = Callable[[], Awaitable[Executor]]
+OpenExecutor = Callable[[], Awaitable[LocalExecutor]]
 
 
 class ModeExecutor:
@@ -43,7 +43,7 @@ class ModeExecutor:
         self._settings = settings
         self._limits = limits
         self._catalog = catalog
-        self._open: dict[ExecutionMode, asyncio.Task[Executor]] = {}
+        self._open: dict[ExecutionMode, asyncio.Task[LocalExecutor]] = {}
 
     async def start(self) -> ExecutionMode:
         """Open what runs without a wish of their own need, and say which mode that is.
@@ -84,13 +84,13 @@ class ModeExecutor:
         opened = await asyncio.gather(*self._open.values(), return_exceptions=True)
         await asyncio.gather(*(one.aclose() for one in opened if not isinstance(one, BaseException)))
 
-    async def _executor(self, mode: ExecutionMode) -> Executor:
+    async def _executor(self, mode: ExecutionMode) -> LocalExecutor:
         task = self._open.get(mode)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._open[mode] = asyncio.create_task(self._opened(mode), name=f"open {mode}")
         return task.result() if task.done() else await asyncio.shield(task)
 
-    async def _opened(self, mode: ExecutionMode) -> Executor:
+    async def _opened(self, mode: ExecutionMode) -> LocalExecutor:
         return await self._openings[mode]()
 
 

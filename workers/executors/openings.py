@@ -15,7 +15,7 @@ from schemas.settings import ExecutionMode, Settings
 from workers.engine.plugins import load_hooks
 from workers.engine.registry import HubRegistry, custom_registry
 from workers.engine.shared import Shared
-from workers.executors.base import Executor, RunOrder
+from workers.executors.base import LocalExecutor, RunOrder
 from workers.executors.boxed.desk import Services
 from workers.executors.boxed.making import make_engine_box, open_engine_boxes
 from workers.executors.boxed.operators import Operators
@@ -57,7 +57,7 @@ class Openings:
         self._hooks = load_hooks()
         self._shared = shared or Shared()
 
-    def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[Executor]]]:
+    def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[LocalExecutor]]]:
         """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
         return {
             ExecutionMode.UNSANDBOXED: self._unsandboxed,
@@ -70,7 +70,7 @@ class Openings:
         while self._closing:
             await self._closing.pop()()
 
-    async def _unsandboxed(self) -> Executor:
+    async def _unsandboxed(self) -> LocalExecutor:
         log.warning(
             "mode.unsandboxed",
             danger="code of flows runs with this worker's own rights: it can read its keys and end it",
@@ -83,18 +83,18 @@ class Openings:
         self._closing.append(box.aclose)
         return self._inline(code, box, self._preparer("node"))
 
-    async def _code_only(self) -> Executor:
+    async def _code_only(self) -> LocalExecutor:
         code = await open_v8(hosts=self._settings.v8_hosts)
         self._closing.append(code.aclose)
         return self._inline(code, NoBox(), self._preparer("v8"))
 
-    async def _per_run(self) -> Executor:
+    async def _per_run(self) -> LocalExecutor:
         """Everything is inside: the code of a run may import any package, and reach whatever its box has."""
         boxes = await self._boxes_with_engine()
         services = self._services(self._preparer("node"), NoBox())
         return BoxPerRun(self._supply(boxes, ExecutionMode.SANDBOX_PROCESS, services, _READY_FOR_RUNS), self._terms())
 
-    async def _per_app(self) -> Executor:
+    async def _per_app(self) -> LocalExecutor:
         boxes = await self._boxes_with_engine()
         commands = await open_box()
         self._closing.append(commands.aclose)

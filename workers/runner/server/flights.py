@@ -16,7 +16,7 @@ import structlog
 from schemas.app import AppLimits
 from schemas.errors import FloError, Unavailable
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
-from workers.executors.base import Executor, RunOrder
+from workers.executors.base import LocalExecutor, RunOrder
 from workers.runner.server.flight import Flight
 from workers.runner.server.words import Held, Order
 
@@ -42,7 +42,7 @@ class Fenced(FloError):
 class Flights:
     """Up to `capacity` attempts at once."""
 
-    def __init__(self, executor: Executor, limits: MutableMapping[str, AppLimits], *, capacity: int) -> None:
+    def __init__(self, executor: LocalExecutor, limits: MutableMapping[str, AppLimits], *, capacity: int) -> None:
         """`limits` is told what each order says that the operator of its app allows."""
         self._executor = executor
         self._limits = limits
