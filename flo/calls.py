@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
 
+from flo.errors import Mistake
 from flo.wire import JSONValue
 
 API = "/api/v1"
@@ -115,6 +116,11 @@ def dead_letters(*, limit: int) -> Call:
     return Call(method="GET", path=_path("dead-letters"), query={"limit": limit})
 
 
+def dead_letter(name: str) -> Call:
+    """Read one: a run or a message, by its id."""
+    return Call(method="GET", path=_path("dead-letters", name))
+
+
 def redrive(run_id: str) -> Call:
     return Call(method="POST", path=_path("dead-letters", run_id, "redrive"))
 
@@ -146,6 +152,12 @@ def streamed(call: Call) -> Call:
 
 
 def _path(*names: str) -> str:
+    for name in names:
+        # A path is tidied up on its way: these would name another resource than the one that was meant.
+        if name in ("", ".", "..") or "/" in name:
+            raise Mistake(
+                f'"{name}" can\'t name anything here: give a name or id that is not empty, "." or "..", without "/"'
+            )
     return "/".join([API, *(quote(name, safe="") for name in names)])
 
 

@@ -136,11 +136,13 @@ class FloClient:
         pauses = iter(_RETRY_PAUSES if after else ())
         while True:
             with suppress(NoServer):
+                over = False
                 for event in self._stream(calls.run_stream(run_id, after=after)):
                     yield event
                     after, pauses = event["seq"], iter(_RETRY_PAUSES)
-                    if event["type"] == "run_completed":
-                        return
+                    over = event["type"] == "run_completed"  # a redriven run has completed once before
+                if over:
+                    return
             if (pause := next(pauses, None)) is None:
                 raise NoServer(self.url)
             time.sleep(pause)
@@ -292,11 +294,13 @@ class AsyncFloClient:
         pauses = iter(_RETRY_PAUSES if after else ())
         while True:
             with suppress(NoServer):
+                over = False
                 async for event in self._stream(calls.run_stream(run_id, after=after)):
                     yield event
                     after, pauses = event["seq"], iter(_RETRY_PAUSES)
-                    if event["type"] == "run_completed":
-                        return
+                    over = event["type"] == "run_completed"  # a redriven run has completed once before
+                if over:
+                    return
             if (pause := next(pauses, None)) is None:
                 raise NoServer(self.url)
             await asyncio.sleep(pause)

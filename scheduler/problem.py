@@ -24,7 +24,7 @@ from starlette.routing import compile_path
 
 from schemas.errors import Conflict, FloError, Invalid, NotFound, Problem, Refused, Unavailable
 from schemas.json import dumps
-from schemas.wording import join_path, short
+from schemas.wording import join_path, reworded, short
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -159,7 +159,7 @@ async def _wrong_parameters(request: Request, error: Exception) -> Response:
     problems = [
         Problem(
             path=join_path("", [str(step) for step in mistake["loc"][1:]] or [str(mistake["loc"][0])]),
-            message=f"{mistake['msg'].replace('Input should', 'must')}; given {short(mistake.get('input'))}",
+            message=f"{reworded(mistake['msg'])}; given {short(mistake.get('input'))}",
             fix=f"correct the {mistake['loc'][0]} parameter",
         )
         for mistake in error.errors()

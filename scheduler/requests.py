@@ -27,8 +27,7 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
     Raises WrongMediaType, Malformed (with line and column), or Invalid with every mistake.
     """
-    raw = await read_json(request)
-    value = {} if raw is None else raw
+    value = await read_json(request) if await request.body() else {}
     if not isinstance(value, dict):
         raise Invalid([Problem(path="$", message=f"must be an object; given {short(value)}")], what="request body")
     try:

@@ -64,20 +64,21 @@ def _problem(mistake: ErrorDetails, path: str, model: type[BaseModel]) -> Proble
         case "model_type" | "model_attributes_type" | "dict_type":
             return Problem(path=where, message=f"must be an object; given {short(mistake['input'])}")
         case "value_error" if not steps or isinstance(mistake["input"], dict):
-            return Problem(path=where, message=_reworded(mistake))
+            return Problem(path=where, message=reworded(mistake["msg"]))
         case "string_too_short" if mistake["input"] == "":
             return Problem(path=where, message="must not be empty")
         case "literal_error":
             fix = did_you_mean(str(mistake["input"]), re.findall(r"'([^']*)'", mistake["msg"]))
-            return Problem(path=where, message=f"{_reworded(mistake)}; given {short(mistake['input'])}", fix=fix)
-    return Problem(path=where, message=f"{_reworded(mistake)}; given {short(mistake['input'])}")
+            return Problem(path=where, message=f"{reworded(mistake['msg'])}; given {short(mistake['input'])}", fix=fix)
+    return Problem(path=where, message=f"{reworded(mistake['msg'])}; given {short(mistake['input'])}")
 
 
-def _reworded(mistake: ErrorDetails) -> str:
-    text = mistake["msg"].removeprefix("Value error, ").replace("Input should be a valid", "must be a")
+def reworded(said: str) -> str:
+    """Word what pydantic says of a mistake as the end of a sentence that begins with its place."""
+    text = said.removeprefix("Value error, ").replace("Input should be a valid", "must be a")
     text = (
         text.replace("Input should", "must")
-        .replace("must have", "must have")
+        .replace("String should", "must")
         .replace("must be a integer", "must be a whole number")
     )
     return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")

@@ -20,6 +20,8 @@ def read_payload(given: str) -> JSONValue:
 
 def json_file(file: str) -> JSONValue:
     """Read a JSON file; `-` is stdin. Raises Mistake that names line and column."""
+    if not file:
+        raise Mistake("@ is followed by no file: give @FILE, or @- for stdin")
     what = "stdin" if file == "-" else file
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")

@@ -9,6 +9,8 @@ import typer
 
 from flo.cli.options import AsJSON, Key, Url
 
+_EXAMPLE = '{"max_concurrency": 5}'
+
 
 def limits(
     app: Annotated[str, typer.Argument(metavar="APP", help="The app (tenant).")],
@@ -26,11 +28,16 @@ def limits(
     from flo.cli.inputs import json_file, parse
     from flo.cli.tables import print_table
     from flo.client import FloClient
+    from flo.errors import Mistake
 
     if new is None:
         call = calls.limits(app)
     else:
-        call = calls.put_limits(app, json_file(new[1:]) if new.startswith("@") else parse(new, what="--set"))
+        given = json_file(new[1:]) if new.startswith("@") else parse(new, what="--set")
+        if not isinstance(given, dict):
+            # No body at all is an empty one to the server: `null` would lift every limit.
+            raise Mistake(f"--set must be a JSON object, such as {_EXAMPLE}; given {json.dumps(given)[:60]}")
+        call = calls.put_limits(app, given)
     with FloClient(url, key=key) as client:
         found = client.send(call)
     if as_json:

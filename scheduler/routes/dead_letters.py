@@ -13,16 +13,27 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
-from dispatch.store.dead_messages import discard_message, list_messages
+from dispatch.store.dead_messages import discard_message, list_messages, read_message
 from dispatch.store.runs import RunRecord, list_attempts, list_runs, redrive, redrive_many
 from scheduler.auth import Caller, Scope
-from scheduler.routes.docs import PROBLEMS, AppFilter, Cursor, FlowFilter, Limit, MessageId, Page, RunId, Started
+from scheduler.routes.docs import (
+    PROBLEMS,
+    AppFilter,
+    Cursor,
+    FlowFilter,
+    LetterId,
+    Limit,
+    MessageId,
+    Page,
+    RunId,
+    Started,
+)
 from scheduler.routes.invoke import answer_started
 from scheduler.routes.runs import ShownRun, find_run
 from scheduler.spine import Spine, spine_of
 from scheduler.starting import as_text
 from scheduler.views import answer, run_views
-from schemas.errors import NotFound
+from schemas.errors import Conflict, NotFound
 from schemas.json import JSONObject
 from schemas.run import RunStatus
 
@@ -117,6 +128,27 @@ async def index(
             messages, next_cursor = await list_messages(connection, after=cursor, limit=room)
             items += [_message(row) for row in messages]
     return answer({"items": list(items), "next_cursor": next_cursor})
+
+
+@router.get(
+    "/{name}",
+    summary="Read a dead letter: a run that was given up, or (for admins) an unreadable message",
+    responses={200: {"model": DeadRun | DeadMessageView}},
+    response_model=None,
+)
+async def read(request: Request, name: LetterId) -> Response:
+    spine = spine_of(request)
+    caller = await spine.gate.admit(request)
+    async with spine.store.read() as connection:
+        message = await read_message(connection, name) if caller.admin else None
+    if message is not None:
+        return answer(_message(message))
+    row = await find_run(spine, caller, name, Scope.READ)
+    if row["status"] != RunStatus.DEAD:
+        raise Conflict(f"run {name} is {row['status']} and no dead letter; GET /api/v1/runs/{name} shows it")
+    async with spine.store.read() as connection:
+        (found,) = await _dead_runs(connection, [row])
+    return answer(found)
 
 
 @router.post(

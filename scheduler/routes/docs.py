@@ -22,6 +22,7 @@ EventName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the 
 SecretName = Annotated[str, Path(pattern=NAME, max_length=200, description=f"the secret: {_NAME_SAYS}")]
 RunId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the run's id")]
 
+LetterId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the run's or message's id")]
 MessageId = Annotated[str, Path(max_length=40, pattern=r"^[A-Za-z0-9_]+$", description="the message's id")]
 
 AppFilter = Annotated[str | None, Query(pattern=NAME, max_length=100, description="only this app's")]

@@ -87,6 +87,15 @@ def test_a_broken_stream_is_taken_up_after_the_last_event() -> None:
     assert asked == [None, "2"]
 
 
+def test_a_redriven_run_is_followed_past_the_end_that_it_had_before() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=frames(1, COMPLETED, 4, COMPLETED))
+
+    kinds = [event["type"] for event in client(answer).follow("run_1")]
+
+    assert kinds == ["log", "run_completed", "log", "run_completed"]
+
+
 def test_an_invocation_whose_stream_breaks_is_followed_by_its_run() -> None:
     asked: list[tuple[str, str]] = []
 
