@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from schemas.pod import PodAllowance
 from schemas.reach import Reach, check_hosts
 from schemas.settings import ExecutionMode
 
@@ -31,6 +32,8 @@ class AppLimits(BaseModel):
     egress: Reach | None = None
     #: Executors that its runs may name in `backend_config.executor_url`, besides the server's own.
     executor_urls: tuple[str, ...] = ()
+    #: What its runs may ask of a cluster, besides resources.
+    kubernetes: PodAllowance = PodAllowance()
     #: Runs that may be under way at once, over all workers.
     max_concurrency: int | None = Field(default=None, ge=1, le=1_000_000)
     #: Runs with the same `concurrency_key` that may be under way at once; 1 makes them serial.

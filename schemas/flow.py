@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from schemas.expression import check_expression
 from schemas.json import JSONObject
 from schemas.outcome import ErrorKind
+from schemas.pod import Resources
 
 #: Longest time that one flow may ask for: a week, in milliseconds.
 MAX_EXECUTION_TIME_MS = 7 * 24 * 3600 * 1000
@@ -157,6 +158,8 @@ class FlowSettings(Part):
     max_execution_time_ms: Whole = Field(default=3_600_000, ge=1, le=MAX_EXECUTION_TIME_MS)
     on_error: OnError = "StopWorkflow"
     strategy: Strategy = "parallel"
+    #: What an attempt takes of a node, where it has one of its own: a Kubernetes Job.
+    resources: Resources | None = None
 
     @field_validator("max_execution_time_ms", mode="before")
     @classmethod

@@ -153,6 +153,14 @@ class Settings(BaseModel):
     k8s_namespace: str = Field(default="default", validation_alias="K8S_NAMESPACE")
     k8s_executor_image: str | None = Field(default=None, validation_alias="K8S_EXECUTOR_IMAGE")
     k8s_runtime_class: str | None = Field(default=None, validation_alias="K8S_RUNTIME_CLASS")
+    #: Which cluster; none is the one in which this process itself runs.
+    kubeconfig: str | None = Field(default=None, validation_alias="KUBECONFIG")
+    #: File with the pod that an operator wants Jobs to have (PodTemplateSpec): where they run, with which rights.
+    k8s_pod_template: Path | None = Field(default=None, validation_alias="K8S_POD_TEMPLATE")
+    #: Seconds that a Job's pod may take to begin: to find a node, and to have its image pulled.
+    k8s_start_seconds: float = Field(default=300.0, ge=1, le=86_400, validation_alias="K8S_START_SECONDS")
+    #: Seconds for which the cluster keeps a Job that is over.
+    k8s_keep_seconds: int = Field(default=300, ge=0, le=604_800, validation_alias="K8S_KEEP_SECONDS")
 
     #: Longest time-out, in seconds, that an `http.request` node may ask for while it runs inline.
     inline_http_max_duration: float = Field(default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION")
@@ -243,6 +251,11 @@ class Settings(BaseModel):
     @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def loan(self) -> timedelta:
+        """How long an attempt that calls back may be silent before its run goes to somebody else."""
+        return 3 * self.lease
 
     @property
     def heartbeat(self) -> timedelta:

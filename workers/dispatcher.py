@@ -368,6 +368,7 @@ class Dispatcher:
             payload=claim.payload,
             backend_config=claim.backend_config or {},
             past=[event.happening for event in past],
+            event=claim.event,
         )
 
     async def _retries(self, claim: Claim) -> int:

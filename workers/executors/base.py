@@ -32,6 +32,8 @@ class RunOrder:
     egress: Egress = PUBLIC_EGRESS
     #: Somebody keeps it while it waits without a worker; else it fails where it would have to.
     may_park: bool = True
+    #: What started it, if an event did.
+    event: str | None = None
 
 
 class Executor(Protocol):
