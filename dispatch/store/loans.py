@@ -1,8 +1,9 @@
 """Loans: attempts that are executed where the death of their worker does not end them.
 
 A worker writes the loan first and starts the attempt there second. While the loan lasts, nobody else gets the run,
-whatever became of the worker; each accepted word from there makes it last longer. It ends with the attempt, or by itself,
-and then the reaper queues the run again. Whoever changes a loan has locked its run, so that the reaper can't look away.
+whatever became of the worker; each accepted word from there makes it last longer. It ends with the attempt, or by
+itself, and then the reaper queues the run again. Whoever changes a loan has locked its run: the reaper looks once more
+when it has.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """Call-backs of executors elsewhere. They show the token of one attempt, and may do nothing but speak for it.
 
+One that no worker waits for asks for its order here, tells what happens, says every now and then that it lives, and
+says how it ended. Each word makes its loan last longer (`dispatch/store/loans.py`).
+
 The numbers of an attempt's events go on where the run's history ended when it was handed over. So a batch that is sent
 again changes nothing, and a gap is refused. Once another attempt has the run, or it is over, the answer says so and
 nothing is written: the executor must stop.
@@ -7,8 +10,9 @@ nothing is written: the executor must stop.
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SkipValidation
@@ -16,6 +20,7 @@ from starlette.responses import Response
 
 from dispatch.claims import LostClaim
 from dispatch.run_tokens import RunRight, key_id_of, read_with_key, read_with_secret
+from dispatch.store.loans import end_loans, renew, take_order
 from dispatch.store.standing import Standing, read_standing
 from scheduler.auth import bearer_of
 from scheduler.problem import Unauthenticated
@@ -25,6 +30,8 @@ from scheduler.spine import Spine, spine_of
 from scheduler.views import answer
 from schemas.errors import Conflict, NotFound
 from schemas.json import JSONObject
+from schemas.outcome import Outcome, Parked
+from schemas.outcome_words import outcome_from
 from schemas.run import EventType, Happening, RunEvent
 
 router = APIRouter(prefix="/execution", tags=["execution"], responses=PROBLEMS)
@@ -33,6 +40,8 @@ router = APIRouter(prefix="/execution", tags=["execution"], responses=PROBLEMS)
 MOST = 10_000
 #: Seconds for which an executor may go on with the keys that it has read.
 _KEYS_LAST = 60
+#: Parts of a loan after which an executor says that it lives, and after which, unheard, it stops.
+_RENEW, _STOP = 0.25, 0.8
 #: What an attempt may tell; that it began and how it ended is the dispatcher's to tell.
 _TOLD = frozenset(
     {
@@ -73,6 +82,37 @@ class ProgressBody(BaseModel):
     message: str | None = Field(default=None, max_length=2000)
 
 
+class OrderBody(BaseModel):
+    """Who asks for an order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    executor: str = Field(
+        min_length=1, max_length=200, description="names the process that asks: no other gets the order after it"
+    )
+
+
+class Lent(BaseModel):
+    """An attempt, for the one process that executes it."""
+
+    order: dict[str, Any] = Field(description="what `flo executor` takes at POST /execute")
+    last_seq: int = Field(description="the number of the newest event: the attempt's own go on from here")
+    renew_s: float = Field(description="seconds after which to post progress, unless events were posted")
+    stop_s: float = Field(description="seconds without an accepted word after which to stop: the run goes to another")
+
+
+class OutcomeBody(BaseModel):
+    """How an attempt ended."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: SkipValidation[dict[str, Any]] = Field(
+        description='e.g. {"is": "succeeded", "result": 1}, {"is": "failed", "error": {"kind", "message", "node_id"}}, '
+        '{"is": "cancelled", "reason"}, {"is": "retry", "after_ms", "reason"}, {"is": "parked", "waits"}'
+    )
+    last_seq: int = Field(ge=0, description="the number of its last event")
+
+
 class Accepted(BaseModel):
     """Whether the attempt's word counted."""
 
@@ -95,6 +135,35 @@ async def jwks(request: Request) -> Response:
 
 
 @router.post(
+    "/order",
+    summary="Take the order of an attempt that no worker waits for",
+    responses={200: {"model": Lent}},
+    response_model=None,
+    openapi_extra=json_body(OrderBody),
+)
+async def order(request: Request) -> Response:
+    spine = spine_of(request)
+    right = await _admit(spine, request)
+    body = await read_body(request, OrderBody)
+    lasts = spine.settings.loan
+    taken = await spine.store.transact(
+        partial(
+            take_order, run_id=right.run_id, attempt=right.attempt, by=body.executor, until=datetime.now(UTC) + lasts
+        )
+    )
+    standing = await _standing(spine, right)
+    seconds = lasts.total_seconds()
+    return answer(
+        {
+            "order": taken,
+            "last_seq": standing.claim.last_seq,
+            "renew_s": seconds * _RENEW,
+            "stop_s": seconds * _STOP,
+        }
+    )
+
+
+@router.post(
     "/events",
     summary="Tell what happened in an attempt",
     responses={200: {"model": Accepted}},
@@ -114,6 +183,7 @@ async def events(request: Request) -> Response:
         await spine.writer.append(standing.claim, told, repeated=True)
     except LostClaim:
         return _answer(await _standing(spine, right), accepted=False)
+    await _renew(spine, right)
     return _answer(await _standing(spine, right), accepted=True)
 
 
@@ -128,8 +198,51 @@ async def progress(request: Request) -> Response:
     spine = spine_of(request)
     right = await _admit(spine, request)
     await read_body(request, ProgressBody)
+    await _renew(spine, right)
     standing = await _standing(spine, right)
     return _answer(standing, accepted=standing.is_held_by(right.attempt))
+
+
+@router.post(
+    "/outcome",
+    summary="Tell how an attempt ended",
+    responses={200: {"model": Accepted}},
+    response_model=None,
+    openapi_extra=json_body(OutcomeBody),
+)
+async def outcome(request: Request) -> Response:
+    spine = spine_of(request)
+    right = await _admit(spine, request)
+    body = await read_body(request, OutcomeBody)
+    ended = _outcome(body.outcome)
+    standing = await _standing(spine, right)
+    if not standing.is_held_by(right.attempt):
+        return _answer(standing, accepted=False)
+    if body.last_seq != standing.claim.last_seq:
+        raise Conflict(
+            f"the attempt says that its last event is {body.last_seq}, and the history ends at "
+            f"{standing.claim.last_seq}; send the events that are missing first"
+        )
+    try:
+        await spine.writer.record(standing.claim, ended, events=(), last_seq=body.last_seq)
+    except LostClaim:
+        return _answer(await _standing(spine, right), accepted=False)
+    await spine.store.transact(partial(end_loans, run_ids=[right.run_id]))
+    return _answer(await _standing(spine, right), accepted=True)
+
+
+def _outcome(said: dict[str, Any]) -> Outcome:
+    try:
+        return outcome_from(said)
+    except (ValueError, LookupError, TypeError, AttributeError) as mistake:
+        raise Conflict(
+            f"`outcome` is none of those that the documentation of this route lists: {mistake!r}"
+        ) from mistake
+
+
+async def _renew(spine: Spine, right: RunRight) -> None:
+    until = datetime.now(UTC) + spine.settings.loan
+    await spine.store.transact(partial(renew, run_id=right.run_id, attempt=right.attempt, until=until))
 
 
 async def _admit(spine: Spine, request: Request) -> RunRight:

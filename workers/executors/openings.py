@@ -66,6 +66,10 @@ class Openings:
             ExecutionMode.SANDBOX_CODE_AND_PROCESS: self._per_app,
         }
 
+    async def in_this_box(self) -> LocalExecutor:
+        """Give an executor for a process that is in the box of its only run already: a pod, a container."""
+        return await self._plain()
+
     async def aclose(self) -> None:
         while self._closing:
             await self._closing.pop()()
@@ -76,6 +80,9 @@ class Openings:
             danger="code of flows runs with this worker's own rights: it can read its keys and end it",
             fix="never where anyone else may push flows; unset FLO_EXECUTION_MODE for a sandbox",
         )
+        return await self._plain()
+
+    async def _plain(self) -> LocalExecutor:
         code = PlainNodePool(hosts=self._settings.v8_hosts)
         await code.start()
         self._closing.append(code.aclose)

@@ -24,9 +24,9 @@ from datetime import UTC, datetime
 from typing import Any, assert_never
 
 from schemas.json import JSONObject
-from schemas.outcome_words import milliseconds as milliseconds
-from schemas.outcome_words import outcome_from as outcome_from
-from schemas.outcome_words import outcome_to as outcome_to
+from schemas.outcome_words import milliseconds as milliseconds  # noqa: PLC0414 - words of this wire, too
+from schemas.outcome_words import outcome_from as outcome_from  # noqa: PLC0414
+from schemas.outcome_words import outcome_to as outcome_to  # noqa: PLC0414
 from schemas.run import EventType, Happening
 from workers.preparation.recipe import Flaw, Lasts, Preparation, Prepared, Recipe
 

@@ -71,24 +71,25 @@ class Held(BaseModel):
     for_s: float = Field(gt=0, le=3600)
 
 
+def order_words(order: RunOrder, limits: AppLimits) -> JSONObject:
+    """Say an order, without for how long it is held."""
+    return {
+        "run_id": order.run_id,
+        "app": order.app,
+        "flow": order.flow,
+        "version": order.version,
+        "attempt": order.attempt,
+        "document": order.document.model_dump(mode="json"),
+        "payload": order.payload,
+        "backend_config": order.backend_config,
+        "past": [wire.happening_to(said) for said in order.past],
+        "limits": limits.model_dump(mode="json", include={"execution_mode", "egress"}),
+    }
+
+
 def order_to(order: RunOrder, limits: AppLimits, *, hold_s: float) -> bytes:
-    """Write an order as a worker sends it."""
-    return line_of(
-        {
-            "run_id": order.run_id,
-            "app": order.app,
-            "flow": order.flow,
-            "version": order.version,
-            "attempt": order.attempt,
-            "document": order.document.model_dump(mode="json"),
-            "payload": order.payload,
-            "backend_config": order.backend_config,
-            "past": [wire.happening_to(said) for said in order.past],
-            "limits": limits.model_dump(mode="json", include={"execution_mode", "egress"}),
-            "hold_s": hold_s,
-            "confirms": True,
-        }
-    )
+    """Write an order as a worker sends it that listens, and says for how long it holds the attempt."""
+    return line_of({**order_words(order, limits), "hold_s": hold_s, "confirms": True})
 
 
 ALIVE = line_of({"say": "alive"}) + b"\n"
