@@ -233,11 +233,12 @@ async def outcome(request: Request) -> Response:
 
 def _outcome(said: dict[str, Any]) -> Outcome:
     try:
-        return outcome_from(said)
+        told = outcome_from(said)
     except (ValueError, LookupError, TypeError, AttributeError) as mistake:
-        raise Conflict(
-            f"`outcome` is none of those that the documentation of this route lists: {mistake!r}"
-        ) from mistake
+        raise Conflict(f"`outcome` is none of those that this route documents: {mistake!r}") from mistake
+    if isinstance(told, Parked) and not told.waits:
+        raise Conflict("`outcome` parks the run without anything to wait for; name at least one of `waits`")
+    return told
 
 
 async def _renew(spine: Spine, right: RunRight) -> None:
