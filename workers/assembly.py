@@ -85,12 +85,9 @@ class Assembly:
         limits = StoredLimits(store)
         modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
         self._closing.append(modes.aclose)
+        signing = open_signing(settings, store)
         http = HttpExecutor(
-            settings,
-            worker=identity.id,
-            limits=limits,
-            signing=open_signing(settings, store),
-            lease_left=self._lease_left,
+            settings, worker=identity.id, limits=limits, signing=signing, lease_left=self._lease_left
         )
         self._closing.append(http.aclose)
         mode = await modes.start()
