@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -20,6 +20,7 @@ from schemas.catalog import load_catalog
 from schemas.errors import Unavailable
 from schemas.npm import NpmAllow
 from schemas.settings import ExecutionMode, Settings
+from workers.app_limits import LimitsOfApps
 from workers.executors.modes import ModeExecutor
 from workers.executors.openings import Openings
 from workers.runner.server.app import Routes
@@ -59,22 +60,31 @@ class KnownLimits(dict[str, AppLimits]):
 
 
 @asynccontextmanager
-async def open_flights(settings: Settings, capacity: int) -> AsyncIterator[tuple[Flights, ExecutionMode]]:
+async def open_modes(
+    settings: Settings, limits: LimitsOfApps, *, holds: Callable[[], bool] = lambda: True
+) -> AsyncIterator[tuple[ModeExecutor, ExecutionMode]]:
     """Open the same modes that a worker has. Raises Unavailable with the reason."""
-    limits = KnownLimits()
-    flights: Flights | None = None
-    openings = Openings(settings, holds=lambda: flights is None or flights.any_held())
+    openings = Openings(settings, holds=holds)
     catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
     modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
     try:
-        mode = await modes.start()
-        flights = Flights(modes, limits, capacity=capacity)
-        yield flights, mode
+        yield modes, await modes.start()
     finally:
-        if flights is not None:
-            await flights.aclose()
         await modes.aclose()
         await openings.aclose()
+
+
+@asynccontextmanager
+async def open_flights(settings: Settings, capacity: int) -> AsyncIterator[tuple[Flights, ExecutionMode]]:
+    """Open the modes, for attempts that workers send. Raises Unavailable with the reason."""
+    limits = KnownLimits()
+    flights: Flights | None = None
+    async with open_modes(settings, limits, holds=lambda: flights is None or flights.any_held()) as (modes, mode):
+        flights = Flights(modes, limits, capacity=capacity)
+        try:
+            yield flights, mode
+        finally:
+            await flights.aclose()
 
 
 class _Server(uvicorn.Server):
