@@ -29,6 +29,7 @@ from scheduler.targets import Targets
 from scheduler.webhooks.intake import Intake
 from schemas.catalog import Catalog, load_catalog
 from schemas.settings import Settings
+from schemas.solo import bounds_of
 
 #: How long an accept waits for a database that is away before the caller is told (503).
 PATIENCE = timedelta(seconds=5)
@@ -90,7 +91,7 @@ async def open_spine(
             feed=feed,
             writer=writer,
             publisher=publisher,
-            catalog=load_catalog(settings.mode, npm=settings.npm, hub=settings.hub),
+            catalog=load_catalog(settings.mode, npm=settings.npm, hub=settings.hub, solo=bounds_of(settings)),
             tokens=tokens,
             vault=vault,
             run_keys=RunKeys(store, vault),

@@ -20,7 +20,7 @@ from schemas.nodes.inner import FLOW_MAP, FLOW_RACE
 from schemas.nodes.python import CODE_PYTHON
 from schemas.nodes.sandbox import SANDBOX_EXEC
 from schemas.nodes.shell import SHELL_EXEC
-from schemas.nodes.spec import NodeConfig, NodeType
+from schemas.nodes.spec import NodeConfig, NodeType, SoloBounds
 from schemas.nodes.transform import JSON_PARSE, JSON_STRINGIFY, TRANSFORM_MAP
 from schemas.nodes.wait import WAIT_APPROVAL, WAIT_URL, WAIT_WEBHOOK
 from schemas.nodes.zypi import ZYPI_EXEC
@@ -35,6 +35,7 @@ BUILT_IN = (
 _ANY_PACKAGE_MODES = frozenset({ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS})
 #: A place where no hub package ever is.
 NO_HUB = HubShelf(Path("/dev/null"))
+UNBOUNDED = SoloBounds()
 
 
 class Catalog(Mapping[str, NodeType]):
@@ -47,12 +48,15 @@ class Catalog(Mapping[str, NodeType]):
         mode: ExecutionMode,
         npm: NpmAllow = NO_PACKAGES,
         hub: HubShelf = NO_HUB,
+        solo: SoloBounds = UNBOUNDED,
     ) -> None:
         self._types = {node_type.type: node_type for node_type in types}
         self.mode = mode
         #: What the operator lets isolates have.
         self._npm = npm
         self.hub = hub
+        #: What nodes may ask for that run alone.
+        self.solo = solo
 
     def __getitem__(self, name: str) -> NodeType:
         found = self._types.get(name) or self.hub.get(name)
@@ -84,7 +88,7 @@ class Catalog(Mapping[str, NodeType]):
 
     def in_mode(self, mode: ExecutionMode) -> Catalog:
         """Give the same node types as another mode allows them."""
-        return Catalog(self._types.values(), mode=mode, npm=self._npm, hub=self.hub)
+        return Catalog(self._types.values(), mode=mode, npm=self._npm, hub=self.hub, solo=self.solo)
 
     def list(self) -> tuple[NodeType, ...]:
         """List the types, by name."""
@@ -96,7 +100,8 @@ def load_catalog(
     *,
     npm: NpmAllow = NO_PACKAGES,
     hub: Path | None = None,
+    solo: SoloBounds = UNBOUNDED,
 ) -> Catalog:
     """Gather the built-in node types, those of installed packages, and those in the folder `hub`."""
     types = (*BUILT_IN, *(node.type for node in installed_nodes()))
-    return Catalog(types, mode=mode, npm=npm, hub=HubShelf(hub) if hub is not None else NO_HUB)
+    return Catalog(types, mode=mode, npm=npm, hub=HubShelf(hub) if hub is not None else NO_HUB, solo=solo)

@@ -13,7 +13,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from schemas.expression import check_expression
-from schemas.json import JSONObject
+from schemas.json import JSONObject, to_bytes
 from schemas.outcome import ErrorKind
 from schemas.pod import Resources
 
@@ -29,6 +29,9 @@ def _whole(value: Any) -> Any:
 #: A whole number; `5.0` is one, `"5"` and `true` are not.
 Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+#: Where a node runs: among the others of its run, alone in a sandbox of its own, or alone in a pod of a cluster, where
+#: there is one.
+NodePlace = Literal["inline", "sandbox", "pod"]
 TriggerRule = Literal["all_success", "all_failed", "all_done", "one_success", "one_failed", "none_failed"]
 #: The rules by which a node may start although a node that feeds it has failed.
 TAKES_FAILURES: frozenset[TriggerRule | None] = frozenset({"all_failed", "all_done", "one_failed"})
@@ -102,6 +105,22 @@ class CachePolicy(Part):
     key: Expression | None = None
 
 
+class NodeResources(Part):
+    """What a node may use that runs alone; what it does not say is as the operator has it."""
+
+    #: The engine itself needs some of it, and a V8 host more.
+    memory_mb: Whole | None = Field(
+        default=None, ge=128, le=1_048_576, description="memory of its sandbox: engine, code and scratch space together"
+    )
+    cpus: float | None = Field(default=None, gt=0, le=1024, description="processors that it may use at once")
+    timeout_ms: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_EXECUTION_TIME_MS,
+        description="limit in milliseconds; the wait for a place is not in it",
+    )
+
+
 class Position(Part):
     """Where an editor draws the node."""
 
@@ -123,6 +142,10 @@ class Node(Part):
     circuit_breaker: CircuitBreaker | None = None
     bulkhead: Bulkhead | None = None
     cache: CachePolicy | None = None
+    execution_mode: NodePlace | None = Field(
+        default=None, description="sandbox: alone, in a sandbox of its own; pod: alone, in a pod of a cluster's"
+    )
+    resources: NodeResources | None = Field(default=None, description="of a node that runs alone")
 
 
 class Connection(Part):
@@ -217,7 +240,7 @@ class FlowDocument(Part):
 
 def canonical_json(document: FlowDocument) -> str:
     """Write the one text that stands for this document: keys sorted, defaults spelled out, absent things left out."""
-    return orjson.dumps(document.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS).decode()
+    return to_bytes(document.model_dump(mode="json", exclude_none=True), option=orjson.OPT_SORT_KEYS).decode()
 
 
 def content_hash(document: FlowDocument) -> str:
@@ -226,4 +249,4 @@ def content_hash(document: FlowDocument) -> str:
     Defaults are left out, so that a hash outlives the fields that later versions of Flo add.
     """
     content = document.model_dump(mode="json", exclude_defaults=True)
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(to_bytes(content, option=orjson.OPT_SORT_KEYS)).hexdigest()

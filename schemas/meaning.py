@@ -10,6 +10,7 @@ from schemas.draft import Draft, read_part
 from schemas.flow import FlowDocument
 from schemas.nodes.hub import PREFIX as HUB_PREFIX
 from schemas.nodes.spec import NodeConfig, NodeType, PushLimits
+from schemas.solo import is_alone, solo_refusals, without_cap
 from schemas.wiring import check_connections, check_rings
 from schemas.wording import listed, short
 
@@ -79,8 +80,10 @@ def _check_configs(
         if config is None:
             continue
         configs[index] = config
-        for refusal in config.refusals(limits):
+        for refusal in config.refusals(without_cap(limits) if is_alone(node, config) else limits):
             draft.wrong(f"{path}.{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
+        for refusal in solo_refusals(node, config, limits.solo):
+            draft.wrong(f"nodes[{index}].{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
         for place, inner in config.inner_flows().items():
             _check_inner(inner, f"{path}.{place}", draft, catalog, limits, at_once=config.inner_at_once())
     return configs

@@ -87,6 +87,17 @@ class KafkaSasl(StrEnum):
     SCRAM_SHA_512 = "SCRAM-SHA-512"
 
 
+class SoloWay(StrEnum):
+    """What a node that runs alone gets."""
+
+    #: The strongest that is there: with a server a box, for `flo run` a container before that.
+    AUTO = "auto"
+    DOCKER = "docker"
+    BOX = "box"
+    #: A process of its own, with no wall around it but those that its mode gives to code in any case.
+    PROCESS = "process"
+
+
 class Compatibility(StrEnum):
     """Whether another system's API is served, and to whom."""
 
@@ -162,8 +173,33 @@ class Settings(BaseModel):
     #: Seconds for which the cluster keeps a Job that is over.
     k8s_keep_seconds: int = Field(default=300, ge=0, le=604_800, validation_alias="K8S_KEEP_SECONDS")
 
+    #: The Docker daemon: `unix:///var/run/docker.sock` unless given, or `tcp://host:2376`.
+    docker_host: str | None = Field(default=None, pattern=r"^(unix|tcp)://", validation_alias="DOCKER_HOST")
+    docker_tls_verify: str | None = Field(default=None, validation_alias="DOCKER_TLS_VERIFY")
+    docker_cert_path: str | None = Field(default=None, validation_alias="DOCKER_CERT_PATH")
+    #: The image in which the docker executor runs flows.
+    docker_image: str = Field(default="flo-runner:latest", min_length=1, validation_alias="FLO_DOCKER_IMAGE")
+    #: Other images that flows may have, comma-separated: `alpine:3.20, ghcr.io/acme/*`.
+    docker_allow: str = Field(default="", validation_alias="FLO_DOCKER_ALLOW")
+    #: OCI runtimes that containers may have, comma-separated, e.g. `runsc`; the first is for those that ask for none.
+    docker_runtime: str = Field(default="", validation_alias="FLO_DOCKER_RUNTIME")
+    #: The daemon's network for `docker.run` nodes that ask for one; without it they get none.
+    docker_network: str | None = Field(default=None, validation_alias="FLO_DOCKER_NETWORK")
+    #: Started containers that wait for a run.
+    docker_ready: int = Field(default=2, ge=0, le=64, validation_alias="FLO_DOCKER_READY")
+
     #: Longest time-out, in seconds, that an `http.request` node may ask for while it runs inline.
     inline_http_max_duration: float = Field(default=300.0, gt=0, validation_alias="FLO_INLINE_HTTP_MAX_DURATION")
+    #: Inline requests that one worker (or one box with an engine) has on their way at once; others wait for their turn.
+    max_inline_http: int = Field(default=256, ge=1, le=100_000, validation_alias="FLO_MAX_INLINE_HTTP")
+    #: What nodes with `execution_mode: "sandbox"` run in.
+    solo: SoloWay = Field(default=SoloWay.AUTO, validation_alias="FLO_SOLO")
+    #: Nodes that run alone on one worker at once; others wait for their turn.
+    max_solo_nodes: int = Field(default=4, ge=1, le=10_000, validation_alias="FLO_MAX_SOLO_NODES")
+    #: Memory of a node that runs alone, in MB: the most that it may ask for, and what it has when it asks for nothing.
+    solo_memory_mb: int = Field(default=2560, ge=128, le=1_048_576, validation_alias="FLO_SOLO_MEMORY_MB")
+    #: Processors that such a node may use at once, likewise; None is as many as there are.
+    solo_cpus: float | None = Field(default=None, gt=0, le=1024, validation_alias="FLO_SOLO_CPUS")
     #: Where people and other machines reach the API: what the URLs of waitpoints begin with.
     public_url: str = Field(
         default="http://127.0.0.1:8080", pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_PUBLIC_URL"
@@ -218,6 +254,16 @@ class Settings(BaseModel):
     def executor_urls(self) -> tuple[str, ...]:
         """The executors that runs may be handed to over HTTP."""
         return tuple(url.strip().rstrip("/") for url in (self.executor_url or "").split(",") if url.strip())
+
+    @property
+    def docker_images(self) -> tuple[str, ...]:
+        """Patterns of the images that flows may have."""
+        return (self.docker_image, *_words(self.docker_allow))
+
+    @property
+    def docker_runtimes(self) -> tuple[str, ...]:
+        """The OCI runtimes that containers may have, the one for those that ask for none first."""
+        return _words(self.docker_runtime)
 
     @property
     def npm(self) -> NpmAllow:
@@ -289,6 +335,10 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     known = _VARIABLES | _OTHERS
     unknown = [name for name in environ if name.startswith("FLO_") and name not in known]
     return {name: next(iter(difflib.get_close_matches(name, known, n=1)), None) for name in unknown}
+
+
+def _words(listed: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in listed.split(",") if word.strip())
 
 
 _VARIABLES = frozenset(str(field.validation_alias) for field in Settings.model_fields.values())

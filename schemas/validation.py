@@ -13,6 +13,7 @@ from schemas.catalog import Catalog
 from schemas.draft import Draft, read_part
 from schemas.errors import Invalid, Problem
 from schemas.flow import Connection, FlowDocument, Node
+from schemas.half_pairs import half_pairs
 from schemas.json import dumps
 from schemas.meaning import check_meaning
 from schemas.nodes.spec import PushLimits
@@ -43,11 +44,13 @@ def read_document(
         )
     if not _depth_within(raw, MAX_DEPTH):
         raise Invalid([Problem(path="$", message=f"nested deeper than {MAX_DEPTH} levels")], what="flow document")
+    if halves := half_pairs(raw):
+        raise Invalid(halves, what="flow document")
 
     draft = Draft()
     raw = {key: value for key, value in raw.items() if key != "$schema"}  # for editors; says nothing about the flow
     document = _read_shapes(raw, draft)
-    check_meaning(draft, catalog, PushLimits(max_inline_http=max_inline_http, npm=catalog.npm))
+    check_meaning(draft, catalog, PushLimits(max_inline_http=max_inline_http, npm=catalog.npm, solo=catalog.solo))
 
     notes = tuple(problem for problem in draft.problems if problem.severity == "note")
     mistakes = [problem for problem in draft.problems if problem.severity == "error"]

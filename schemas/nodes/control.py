@@ -8,8 +8,11 @@ from pydantic import Field
 
 from schemas.flow import Whole
 from schemas.json import JSONValue
-from schemas.nodes.spec import NodeConfig, NodeType, Port
+from schemas.nodes.spec import PARKS, NodeConfig, NodeType, Port
 from schemas.nodes.wait import LONGEST_WAIT_MS
+
+#: A longer delay parks the run, which then holds no worker.
+LONGEST_SLEEP_MS = 60_000
 
 
 class DelayConfig(NodeConfig):
@@ -19,6 +22,9 @@ class DelayConfig(NodeConfig):
     def engine_limit(self) -> timedelta | None:
         """Leave the limit to the node: it counts while no worker has the run."""
         return None
+
+    def why_not_alone(self) -> str | None:
+        return PARKS if self.delay_ms > LONGEST_SLEEP_MS else None
 
 
 class RespondConfig(NodeConfig):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.flow import Whole
+from schemas.flow import NodePlace, Whole
 from schemas.json import JSONValue
 from schemas.nodes.spec import NodeConfig, NodeType, Port, PushLimits, Refusal
 
@@ -34,7 +34,9 @@ class HttpConfig(NodeConfig):
     follow_redirects: bool = True
     fail_on_status: bool = Field(default=False, description="a status of 400 or more fails the node")
     max_response_bytes: Whole = Field(default=MAX_RESPONSE_BYTES, ge=1, le=MAX_RESPONSE_BYTES)
-    execution_mode: Literal["inline", "sandbox"] = "inline"
+    execution_mode: NodePlace = Field(
+        default="inline", description="the same as the key of that name beside `config`; alone, the cap does not hold"
+    )
 
     @field_validator("method", mode="before")
     @classmethod
@@ -49,6 +51,9 @@ class HttpConfig(NodeConfig):
         if bodies and self.method in ("GET", "HEAD"):
             raise ValueError(f'a {self.method} request carries no body; set method: "POST", or leave body and json out')
         return self
+
+    def place(self) -> NodePlace | None:
+        return self.execution_mode if "execution_mode" in self.model_fields_set else None
 
     def engine_limit(self) -> None:
         """The node holds itself to its limit, as the operator's cap may be lower."""

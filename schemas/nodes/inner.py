@@ -7,7 +7,18 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.flow import Connection, FlowDocument, FlowSettings, Name, Node, Part, RetryPolicy, Whole
+from schemas.flow import (
+    Connection,
+    FlowDocument,
+    FlowSettings,
+    Name,
+    Node,
+    NodePlace,
+    NodeResources,
+    Part,
+    RetryPolicy,
+    Whole,
+)  # fmt: skip
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeConfig, NodeType, Port
 
@@ -32,6 +43,8 @@ class InnerNode(Part):
     node_type: Name
     config: JSONObject = Field(default={})
     retry_policy: RetryPolicy | None = None
+    execution_mode: NodePlace | None = None
+    resources: NodeResources | None = None
 
 
 class MapConfig(NodeConfig):

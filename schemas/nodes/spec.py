@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias, cast, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from schemas.flow import MAX_EXECUTION_TIME_MS, FlowDocument, Part, Whole
+from schemas.flow import MAX_EXECUTION_TIME_MS, FlowDocument, NodePlace, Part, Whole
 from schemas.json import JSONObject, JSONValue
 from schemas.npm import NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
@@ -30,12 +30,25 @@ class Port:
     required: bool = False
 
 
+#: As many processors as a node could be said to have.
+MOST_CPUS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoloBounds:
+    """The most that a node which runs alone may ask for."""
+
+    memory_mb: int = 1_048_576
+    cpus: float = MOST_CPUS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushLimits:
     """What the operator allows a document to ask for."""
 
     max_inline_http: timedelta
     npm: NpmAllow = NO_PACKAGES
+    solo: SoloBounds = SoloBounds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +60,15 @@ class Refusal:
     fix: str
 
 
+#: Why a node can't be in a sandbox of its own: it waits without any.
+PARKS = "it parks its run, which then holds no worker and no sandbox"
+
+
 class NodeConfig(Part):
     """What every node type's config may hold."""
+
+    #: However it is configured, it waits for something outside its run.
+    always_parks: ClassVar[bool] = False
 
     timeout_ms: Whole | None = Field(default=None, ge=1, le=MAX_EXECUTION_TIME_MS, description="limit in milliseconds")
     #: FlowEngine's name for the same limit.
@@ -74,6 +94,14 @@ class NodeConfig(Part):
     def refusals(self, limits: PushLimits) -> Iterator[Refusal]:
         """List what the operator does not allow in this config."""
         yield from ()
+
+    def place(self) -> NodePlace | None:
+        """Say where the node is to run, if its config has a word on that."""
+        return None
+
+    def why_not_alone(self) -> str | None:
+        """Tell why the node, so configured, can't run in a sandbox of its own, if it can't."""
+        return PARKS if self.always_parks else None
 
     def more_outputs(self) -> tuple[str, ...]:
         """Name the output ports that the node has because of its config."""
@@ -146,6 +174,7 @@ class NodeType:
             "repeatable": self.repeatable,
             "branching": self.branching,
             "modes": [str(mode) for mode in sorted(self.modes)],
+            "execution_modes": ["inline"] if self.config.always_parks else list(get_args(NodePlace)),
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,8 @@ LONGEST_WAIT_MS = 365 * 24 * 3600 * 1000
 
 
 class WaitConfig(NodeConfig):
+    always_parks: ClassVar[bool] = True
+
     timeout_ms: Whole | None = Field(
         default=None, ge=1, le=LONGEST_WAIT_MS, description="longest wait in milliseconds; unless given, for ever"
     )
@@ -33,6 +35,9 @@ class ApprovalConfig(WaitConfig):
 
 
 class UrlConfig(NodeConfig):
+    #: What waits at its waitpoint does, and looks for it in the same engine.
+    always_parks: ClassVar[bool] = True
+
     kind: Literal["webhook", "approval"] = Field(default="webhook", description="what will wait at it")
     data: JSONValue = Field(default=None, description="passed on when no connection brings any")
 

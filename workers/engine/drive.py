@@ -28,6 +28,7 @@ from workers.engine.ports import check_inputs, result_of, root_inputs, wired_inp
 from workers.engine.registry import BUILT_IN, Registry
 from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
+from workers.engine.solo import SoloOrder, SoloTry
 from workers.engine.waits import NodeWaits
 from workers.nodes.node import NodeCall, NodeError, NodeTools, Park
 
@@ -199,6 +200,7 @@ class _Drive:
             emit=lambda type_, data: self._say(type_, step.id, data),
             inner=self._inner(step, start.node) if step.inner else None,
             waits=self._node_waits(step, start.node) if self._may_park else None,
+            solo=self._solo(step, start) if step.place != "inline" else None,
         )
         if not self._hooks:
             return await try_node(step, call, self._shared, flow=self._plan.document.name)
@@ -229,6 +231,22 @@ class _Drive:
             child=child_waitpoint(self._tools.run_id, step.id, self._state.round, self._state.failures(node)),
             say=lambda data: self._say(EventType.DATA, step.id, data),
         )
+
+    def _solo(self, step: Step, start: Start) -> SoloTry:
+        is_fed = bool(self._plan.graph.wires[start.node])
+        order = SoloOrder(
+            run_id=self._tools.run_id,
+            app=self._tools.app,
+            run_attempt=self._tools.attempt,
+            node=step.node,
+            place=step.place,
+            attempt=start.attempt,
+            payload=None if is_fed else self._payload,
+            brought=self._inputs(step, start.node) if is_fed else None,
+            kept=self._checkpoint.parts.get(start.node, {}),
+            egress=self._tools.egress,
+        )
+        return SoloTry(order=order, flush=self._events.flush)
 
     def _inputs(self, step: Step, node: int) -> JSONObject:
         wires = self._plan.graph.wires[node]

@@ -9,11 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from schemas.errors import Invalid, Problem
-from schemas.flow import FlowDocument
+from schemas.flow import FlowDocument, NodePlace
 from schemas.flow import Node as DocumentNode
 from schemas.json import JSONObject
 from schemas.nodes.spec import NodeConfig, NodeType
+from schemas.solo import place_of
 from schemas.wording import problems_of
+from workers.engine.alone import Alone
 from workers.engine.graph import Graph, graph_of
 from workers.engine.registry import Registry
 from workers.nodes.node import Node
@@ -35,6 +37,8 @@ class Step:
     inner: Mapping[str, Plan]
     #: Running it again may have an effect outside the run.
     has_effects: bool
+    #: Where it runs. What does its work is, of a node that runs alone, `Alone`.
+    place: NodePlace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +73,19 @@ def plan_of(document: FlowDocument, registry: Registry) -> Plan:
             problems += problems_of(mistakes, path=f"nodes[{index}].config", model=known.type.config)
             continue
         inner = _inner(document.name, node, config, registry)
+        place = place_of(node, config)
         steps.append(
             Step(
                 id=node.id,
                 type=known.type,
-                work=known.work,
+                work=known.work if place == "inline" else Alone(),
                 config=config,
                 fixed=known.type.fixed_inputs(node.config),
                 node=node,
                 inner=inner,
                 has_effects=not known.type.repeatable
                 or any(step.has_effects for plan in inner.values() for step in plan.steps),
+                place=place,
             )
         )
     if problems:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from schemas.json import JSONObject, JSONValue
+from schemas.json import JSONObject, JSONValue, to_bytes
 
 #: Room for the results that one worker keeps, in bytes of JSON, and the largest that it keeps at all.
 MOST_BYTES = 64 * 1024 * 1024
@@ -26,10 +26,7 @@ def fingerprint(node_type: str, config: JSONObject, asked: JSONValue) -> str:
 
 
 def _canonical(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # integers beyond 64 bits
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return to_bytes(value, option=orjson.OPT_SORT_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

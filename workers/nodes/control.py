@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from schemas.json import JSONValue
-from schemas.nodes.control import DelayConfig, RespondConfig
+from schemas.nodes.control import LONGEST_SLEEP_MS, DelayConfig, RespondConfig
 from schemas.outcome import Wait, WaitKind
 from workers.nodes.node import NodeCall, Park, too_long
 
-#: A longer delay parks the run, which then holds no worker.
-LONGEST_SLEEP = timedelta(minutes=1)
+LONGEST_SLEEP = timedelta(milliseconds=LONGEST_SLEEP_MS)
 
 
 class Delay:

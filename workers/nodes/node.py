@@ -13,6 +13,7 @@ from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import NodeConfig
 from schemas.outcome import ErrorKind, Outcome, RunError, Wait, WaitKind
 from schemas.run import EventType
+from workers.engine.solo import Solo, SoloTry
 from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
 from workers.sandboxes.box.egress import PUBLIC_EGRESS, Egress
@@ -45,6 +46,8 @@ class NodeTools:
     elsewhere: Elsewhere | None = None
     #: Where the app's flows may connect to, besides what holds for all.
     egress: Egress = PUBLIC_EGRESS
+    #: Runs nodes that are to be alone; None where the engine itself is alone with one.
+    solo: Solo | None = None
 
 
 class Elsewhere(Protocol):
@@ -123,6 +126,8 @@ class NodeCall(Generic[C]):
     inner: Inner | None = None
     #: None where a run can't be parked: inside another node, and where no server keeps it.
     waits: Waits | None = None
+    #: Only for a node that is to run alone.
+    solo: SoloTry | None = None
 
     def log(self, level: str, message: str) -> None:
         """Add a line to the run's log; level is debug, info, warning or error."""

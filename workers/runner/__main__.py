@@ -18,9 +18,11 @@ from schemas.catalog import Catalog, load_catalog
 from schemas.errors import FloError, Invalid, Problem
 from schemas.flow import FlowDocument
 from schemas.flow_schema import flow_schema
-from schemas.json import JSONValue, loads
+from schemas.half_pairs import read_own
+from schemas.json import JSONValue
 from schemas.run import RunStatus, RunView
 from schemas.settings import ExecutionMode, Settings, load_settings
+from schemas.solo import bounds_of
 from schemas.validation import read_document
 from workers.runner.local import run_here
 from workers.runner.protocol import OK, RUN_FAILED, USERS_MISTAKE, invalid, valid, write_line
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = load_settings()
         # Where no mode is named, what a file needs decides what is opened, and what can't be says so.
         mode = settings.execution_mode or ExecutionMode.SANDBOX_CODE_AND_PROCESS
-        catalog = load_catalog(mode, npm=settings.npm, hub=settings.hub)
+        catalog = load_catalog(mode, npm=settings.npm, hub=settings.hub, solo=bounds_of(settings))
         match given.command:
             case "run":
                 return _run(given, settings, catalog, machine=machine)
@@ -152,7 +154,7 @@ def _text(file: str) -> bytes:
 
 def _json(text: bytes, *, what: str) -> JSONValue:
     try:
-        return cast(JSONValue, loads(text))
+        return cast(JSONValue, read_own(text, what=what))
     except orjson.JSONDecodeError as mistake:
         raise Mistake(
             f"{what} is not JSON: {mistake.msg} at line {mistake.lineno}, column {mistake.colno}; correct it there"

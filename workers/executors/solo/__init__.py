@@ -1,0 +1,1 @@
+"""Nodes that run alone, each in a sandbox of its own. Read `places.py`, then `one_node.py`; `open.py` says how."""

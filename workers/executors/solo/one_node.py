@@ -1,0 +1,139 @@
+"""Makes of one try at one node a run that has no other, and of how that ended what the node gives.
+
+So whatever executes runs can have a node for itself, and the engine in there is the same as anywhere. The run is that
+of a flow of two nodes: one that stands for all that went before, and is done already, and the node itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, assert_never
+
+from schemas.flow import MAX_EXECUTION_TIME_MS, Connection, FlowDocument, FlowSettings, Node
+from schemas.json import JSONObject, JSONValue
+from schemas.outcome import Away, Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
+from schemas.run import EventType, Happening
+from schemas.solo import made_to_stay
+from workers.engine.sink import EventSink
+from workers.engine.solo import SoloOrder
+from workers.executors.base import RunOrder
+from workers.nodes.node import NodeError
+
+#: How much longer than the node's own limit its run may take: the engine in there is to say it first.
+_GRACE = timedelta(seconds=1)
+#: What a node says while it runs.
+_WORDS = frozenset({EventType.LOG, EventType.PROGRESS, EventType.DATA})
+
+
+def one_node_run(order: SoloOrder) -> RunOrder:
+    """Order the run. What the node is given there is to the letter what it would have been given among the others."""
+    before = "before" if order.node.id != "before" else "before it"
+    nodes: tuple[Node, ...] = (made_to_stay(order.node),)
+    connections: tuple[Connection, ...] = ()
+    past = [*_earlier(order)]
+    if order.brought is not None:
+        nodes = (Node(id=before, node_type="debug.log"), *nodes)
+        # One that brings nothing says that the node is fed, when nothing is what it was fed with.
+        connections = tuple(
+            Connection(from_node=before, from_port=port, to_node=order.node.id, to_port=port)
+            for port in order.brought or ("nothing",)
+        )
+        past.append(Happening(EventType.NODE_COMPLETED, {"outputs": order.brought}, before))
+    return RunOrder(
+        run_id=order.run_id,
+        app=order.app,
+        flow=order.node.id,
+        version=0,
+        attempt=order.run_attempt,
+        document=FlowDocument(
+            name="alone",
+            nodes=nodes,
+            connections=connections,
+            settings=FlowSettings(max_execution_time_ms=_longest(order)),
+        ),
+        payload=order.payload,
+        backend_config={},
+        past=past,
+        egress=order.egress,
+        may_park=False,
+    )
+
+
+def limit_of(node: Node) -> timedelta | None:
+    """Tell how long the node may take, if it says so."""
+    if node.resources is not None and node.resources.timeout_ms is not None:
+        return timedelta(milliseconds=node.resources.timeout_ms)
+    match node.config:
+        case {"timeout_ms": int() | float() as limit}:
+            return timedelta(milliseconds=limit)
+        case {"timeout": int() | float() as limit}:
+            return timedelta(seconds=limit)
+    return None
+
+
+class Listener:
+    """Passes on what the node says, and keeps what it gives."""
+
+    def __init__(self, node: Node, events: EventSink) -> None:
+        self._node = node
+        self._events = events
+        self._outputs: JSONObject | None = None
+
+    def emit(self, happening: Happening) -> None:
+        if happening.type in _WORDS:
+            self._events.emit(happening)
+        elif happening.type is EventType.NODE_COMPLETED and happening.node_id == self._node.id:
+            outputs = happening.data.get("outputs")
+            self._outputs = outputs if isinstance(outputs, dict) else {}
+
+    async def flush(self) -> None:
+        await self._events.flush()
+
+    def given(self, outcome: Outcome | Away) -> Mapping[str, JSONValue]:
+        """Give what the node gave; raise NodeError when its run ended in any other way."""
+        match outcome:
+            case Succeeded() if self._outputs is not None:
+                return self._outputs
+            case Succeeded():
+                raise NodeError(RunError(kind=ErrorKind.INTERNAL, message="its run ended without a word of it"))
+            case Failed(error=error):
+                raise NodeError(_as_nodes(error, self._node))
+            case Retry(reason=reason) | Cancelled(reason=reason):
+                raise NodeError(RunError(kind=ErrorKind.LOST, message=f"the node's own sandbox was lost: {reason}"))
+            case Parked() | Away():
+                raise NodeError(RunError(kind=ErrorKind.INTERNAL, message="its run was left where nobody waits for it"))
+            case _:
+                assert_never(outcome)
+
+
+def _earlier(order: SoloOrder) -> list[Happening]:
+    """Tell of earlier tries: their number, and the parts of the work that they have done."""
+    node = order.node.id
+    earlier = [Happening(EventType.NODE_STARTED, {"attempt": order.attempt - 1}, node)] if order.attempt > 1 else []
+    parts = [Happening(EventType.DATA, {"part": part, "value": value}, node) for part, value in order.kept.items()]
+    return [*earlier, *parts]
+
+
+def _longest(order: SoloOrder) -> int:
+    limit = limit_of(order.node)
+    if limit is None:
+        return MAX_EXECUTION_TIME_MS  # the flow that the node stands in has a limit, and is there to keep it
+    return min(round((limit + _GRACE) / timedelta(milliseconds=1)), MAX_EXECUTION_TIME_MS)
+
+
+def _as_nodes(error: RunError, node: Node) -> RunError:
+    """Word an error for whoever wrote the node: its run, and that run's limits, are none of his."""
+    details: dict[str, Any] = dict(error.details or {})
+    limit = limit_of(node)
+    told_by = details.get("raise_with")
+    of_sandbox = node.resources is not None and node.resources.timeout_ms is not None
+    if limit is None or error.kind is not ErrorKind.TIMED_OUT:
+        return error.model_copy(update={"node_id": None})
+    if told_by == "settings.max_execution_time_ms" or (of_sandbox and "timeout_ms" in str(told_by)):
+        key = "resources.timeout_ms" if of_sandbox else "timeout_ms in its config"
+        seconds = limit.total_seconds()
+        details |= {"limit_ms": round(seconds * 1000), "raise_with": key}
+        message = f"took longer than its limit of {seconds:g} s; raise {key} if it needs more"
+        return RunError(kind=error.kind, message=message, details=details)
+    return error.model_copy(update={"node_id": None})
