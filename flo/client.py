@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ import httpx
 
 from flo import answers, calls
 from flo.calls import Call, InvokeOptions
-from flo.errors import FloError, NoServer
+from flo.errors import FloError, Mistake, NoServer
 from flo.home import Home
 from flo.sse import Reader
 from flo.wire import LIVE, Accepted, Answer, JSONValue, Run, RunEvent
@@ -380,8 +381,23 @@ def _where(url: str | None, key: str | None, app: str | None) -> tuple[str, dict
 
 
 def _request(build: Callable[..., httpx.Request], call: Call, timeout: httpx.Timeout) -> httpx.Request:
-    body = {} if call.body is None else {"json": call.body}
-    return build(call.method, call.path, params=dict(call.query), headers=dict(call.headers), timeout=timeout, **body)
+    headers, content = dict(call.headers), None
+    if call.body is not None:
+        headers["Content-Type"] = "application/json"
+        content = _json(call.body)
+    return build(call.method, call.path, params=dict(call.query), headers=headers, timeout=timeout, content=content)
+
+
+def _json(body: JSONValue) -> bytes:
+    try:
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:  # half a surrogate pair: the server says where it is
+            return json.dumps(body, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise Mistake(
+            f"what is to be sent is not JSON ({problem}): give objects, arrays, text, numbers, bools, null"
+        ) from None
 
 
 def _explained(failure: httpx.HTTPError, url: str) -> FloError:

@@ -11,6 +11,8 @@ from starlette.requests import Request
 
 from scheduler.problem import Malformed, WrongMediaType
 from schemas.errors import Invalid, Problem
+from schemas.half_pairs import read_own
+from schemas.json import loads_foreign, to_bytes
 from schemas.wording import problems_of, short
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -49,17 +51,20 @@ async def read_json(request: Request) -> Any:
     return await asyncio.to_thread(parse_json, body) if len(body) > LARGE else parse_json(body)
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse JSON. Raises Malformed with line and column, or Invalid when it is nested too deep to be written again."""
+def parse_json(body: bytes, *, foreign: bool = False) -> Any:
+    """Parse JSON. Half a surrogate pair is the caller's mistake, but U+FFFD where a `foreign` program wrote the body.
+
+    Raises Malformed with line and column, or Invalid for such halves and for nesting that can't be written again.
+    """
     try:
-        value = orjson.loads(body)
+        value = loads_foreign(body) if foreign else read_own(body, what="request body")
     except orjson.JSONDecodeError as error:
         raise Malformed(
             f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno}); mend it there"
         ) from None
     if body.count(b"[") + body.count(b"{") >= DEEPEST:
         try:
-            orjson.dumps(value)
+            to_bytes(value)
         except orjson.JSONEncodeError:
             message = f"the body is nested deeper than {DEEPEST} levels"
             raise Invalid([Problem(path="$", message=message, fix="flatten it")], what="request body") from None

@@ -17,7 +17,7 @@ from scheduler.problem import Gone
 from scheduler.spine import Spine
 from schemas.app import AppLimits
 from schemas.errors import Conflict, Invalid, NotFound, Problem, Refused
-from schemas.json import JSONObject, JSONValue
+from schemas.json import JSONObject, JSONValue, to_bytes
 from schemas.run import Lane
 from schemas.settings import ExecutorName
 from schemas.wording import did_you_mean, listed
@@ -169,7 +169,7 @@ def _check_mode(spine: Spine, target: Target, mode: str | None) -> None:
 
 def _hash_of(body: InvokeBody) -> str:
     said = body.model_dump(mode="python", exclude_defaults=True)
-    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(to_bytes(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def as_text(moment: datetime | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -37,7 +38,7 @@ def json_file(file: str) -> JSONValue:
 def parse(text: str, *, what: str) -> JSONValue:
     """Parse JSON; raise Mistake that shows the place."""
     try:
-        return cast(JSONValue, json.loads(text))
+        return cast(JSONValue, json.loads(text, parse_constant=partial(_refuse, what)))
     except json.JSONDecodeError as mistake:
         place = f"line {mistake.lineno}, column {mistake.colno}"
         lines = text.splitlines()
@@ -45,6 +46,12 @@ def parse(text: str, *, what: str) -> JSONValue:
         raise Mistake(f"{what} is not JSON: {mistake.msg} at {place}{_shown(wrong, mistake.colno)}") from None
     except RecursionError:
         raise Mistake(f"{what} is nested too deeply: flatten it") from None
+    except ValueError:  # Python's own limit
+        raise Mistake(f"{what} has a number of more than 4,300 digits: write it as text, in quotes") from None
+
+
+def _refuse(what: str, word: str) -> None:
+    raise Mistake(f"{what} is not JSON: it has no word for {word}; write null, or text in quotes")
 
 
 def _shown(line: str, column: int) -> str:

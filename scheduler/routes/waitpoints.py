@@ -23,7 +23,7 @@ from scheduler.starting import as_text
 from scheduler.views import answer
 from scheduler.webhooks.payload import SECRET_HEADERS
 from schemas.errors import NotFound
-from schemas.json import JSONObject, JSONValue
+from schemas.json import JSONObject, JSONValue, loads_foreign
 from schemas.outcome import WaitKind
 from schemas.waitpoint import is_token, waitpoint_of
 
@@ -129,13 +129,13 @@ async def _body(request: Request) -> JSONValue:
         return None
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        value: JSONValue = parse_json(body)
+        value: JSONValue = parse_json(body, foreign=True)
         return value
     text = body.decode(errors="replace").replace("\0", "\ufffd")
     if kind:
         return text
     try:
-        guessed: JSONValue = orjson.loads(body)
+        guessed: JSONValue = loads_foreign(body)
         return guessed
     except orjson.JSONDecodeError:
         return text

@@ -12,7 +12,7 @@ from scheduler.event_config import Scheme, WebhookConfig
 from scheduler.problem import Malformed
 from scheduler.requests import parse_json
 from scheduler.webhooks.arrival import Arrival
-from schemas.json import JSONObject, JSONValue, dumps
+from schemas.json import JSONObject, JSONValue, dumps, loads_foreign, whole
 
 #: Never stored and never shown to a flow: they prove who the sender is to whoever has them.
 SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
@@ -100,7 +100,7 @@ def _body(arrival: Arrival) -> JSONValue:
     declared = arrival.headers.get("content-type", "")
     kind = declared.partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        parsed: JSONValue = parse_json(raw)
+        parsed: JSONValue = parse_json(raw, foreign=True)
         return parsed
     if kind == "application/x-www-form-urlencoded":
         return _form(raw)
@@ -128,14 +128,14 @@ def _form(raw: bytes) -> JSONValue:
 def _text(raw: bytes, declared: str) -> str | None:
     charset = declared.lower().partition("charset=")[2].partition(";")[0].strip(" \"'") or "utf-8"
     try:
-        return raw.decode(charset)
-    except (UnicodeDecodeError, LookupError):
+        return whole(raw.decode(charset))
+    except (UnicodeError, LookupError):  # "idna" and "undefined" are charsets to Python, and raise no decode error
         return None
 
 
 def _guess(raw: bytes) -> JSONValue:
     try:
-        guessed: JSONValue = orjson.loads(raw)
+        guessed: JSONValue = loads_foreign(raw)
         return guessed
     except orjson.JSONDecodeError:
         text = _text(raw, "")

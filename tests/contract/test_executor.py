@@ -30,6 +30,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 
 @pytest.fixture(params=EXECUTORS)
 async def place(request: pytest.FixtureRequest, tmp_path: Path, programs: dict[str, str]) -> AsyncIterator[Place]:
+    if request.param == "docker":
+        programs = request.getfixturevalue("docker_server").environment
     async with opened_executor(request.param, tmp_path, programs) as opened:
         yield opened
 
@@ -57,6 +59,32 @@ async def test_a_run_gives_its_result(place: Place) -> None:
     order = place.order(javascript("export default ({name}) => `hello ${name}`"), payload={"name": "Ada"})
 
     assert await place.result(order) == {"output": "hello Ada"}
+
+
+async def test_large_integers_come_through_exactly(place: Place) -> None:
+    events = MemorySink()
+    nodes = [
+        {"id": "one", "node_type": "transform.map", "config": {"map": {"sum": "payload.n"}}},
+        {"id": "two", "node_type": "code.python", "config": {"code": "def main(n):\n    return [n * 10, -(2**64)]"}},
+    ]
+    wire = {"from_node": "one", "from_port": "sum", "to_node": "two", "to_port": "n"}
+
+    result = await place.result(place.order(*nodes, connections=[wire], payload={"n": 10**20}), events)
+
+    assert result == {"output": [10**21, -(2**64)]}
+    assert {type(number) for number in result["output"]} == {int}
+    told_outputs = [said.data["outputs"] for said in events.happenings if said.type is EventType.NODE_COMPLETED]
+    assert told_outputs[0]["sum"] == 10**20
+
+
+async def test_half_a_surrogate_pair_becomes_a_replacement(place: Place) -> None:
+    nodes = [
+        javascript("export default () => 'cut \\ud83d'", "one"),
+        {"id": "two", "node_type": "code.python", "config": {"code": "def main(it):\n    return it + chr(0xd83d)"}},
+    ]
+    wire = {"from_node": "one", "from_port": "output", "to_node": "two", "to_port": "it"}
+
+    assert await place.result(place.order(*nodes, connections=[wire])) == {"output": "cut \ufffd\ufffd"}
 
 
 async def test_events_come_in_order(place: Place) -> None:

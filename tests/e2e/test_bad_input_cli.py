@@ -201,6 +201,48 @@ def test_init_does_not_write_over_a_file(home: Path, tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+# What JSON can say and text can't
+
+HALF = {"name": "x", "nodes": [{"id": "say", "node_type": "debug.log", "config": {"message": "cut \ud83d"}}]}
+
+
+@pytest.mark.parametrize("command", ["validate", "run", "push"])
+def test_half_a_surrogate_pair_in_a_flow_is_refused_with_its_place(dev: FloDev, tmp_path: Path, command: str) -> None:
+    ended = flo(command, written(tmp_path, HALF), home=dev.home)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert r"nodes[0].config.message: has half of a surrogate pair (\ud83d, character 5)" in ended.error
+    assert "write both halves" in ended.error
+
+
+def test_half_a_surrogate_pair_in_a_payload_is_refused_with_its_place(dev: FloDev, tmp_path: Path) -> None:
+    file = str(tmp_path / "hello.json")
+    flo("init", file, home=dev.home)
+    flo("push", file, home=dev.home)
+
+    here = flo("run", file, "--input", r'{"name": ["\ud83d"]}', home=dev.home)
+    there = flo("invoke", "--flow", "hello", "--input", r'{"name": ["\ud83d"]}', home=dev.home)
+
+    assert (here.code, there.code) == (2, 2)
+    assert "name[0]: has half of a surrogate pair" in here.error
+    assert "payload.name[0]: has half of a surrogate pair" in there.error
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_know_is_refused(dev: FloDev, word: str) -> None:
+    ended = flo("invoke", "--flow", "hello", "--input", f'{{"n": {word}}}', home=dev.home)
+
+    assert ended.code == 2
+    assert f"--input is not JSON: it has no word for {word}" in ended.error
+
+
+def test_a_number_of_thousands_of_digits_is_refused(dev: FloDev) -> None:
+    ended = flo("invoke", "--flow", "hello", "--input", "1" * 5000, home=dev.home)
+
+    assert ended.code == 2
+    assert "write it as text" in ended.error
+
+
 # A server
 
 

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 import orjson
 
 from schemas.errors import Refused
-from schemas.json import JSONObject, JSONValue, dumps, loads
+from schemas.json import JSONObject, JSONValue, dumps, loads_foreign
 from schemas.nodes.boxed import BoxedConfig
 from schemas.outcome import ErrorKind
 from workers.nodes.node import NodeCall, NodeError, node_error
@@ -97,7 +97,7 @@ def command_ports(found: Exited, *, strip: bool = True) -> JSONObject:
     """Give FlowEngine's ports of a command that ran to its end."""
     stdout, stderr = (_text(stream, strip=strip) for stream in (found.stdout, found.stderr))
     try:
-        output = loads(found.stdout)
+        output = loads_foreign(found.stdout)
     except orjson.JSONDecodeError:
         output = stdout
     return {

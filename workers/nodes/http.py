@@ -10,7 +10,7 @@ from datetime import timedelta
 import httpx
 import orjson
 
-from schemas.json import JSONObject, JSONValue, dumps, loads
+from schemas.json import JSONObject, JSONValue, dumps, loads_foreign, whole
 from schemas.nodes.http import DEFAULT_HTTP_TIMEOUT, HttpConfig
 from schemas.outcome import ErrorKind
 from workers.nodes.guarded import MAX_REDIRECTS, ForbiddenAddress
@@ -138,12 +138,12 @@ def _outputs(config: HttpConfig, response: httpx.Response, body: bytes) -> Mappi
     headers: JSONObject = dict(response.headers.items())
     outputs: JSONObject = {"status": response.status_code, "body": text, "headers": headers}
     with contextlib.suppress(orjson.JSONDecodeError):
-        outputs["json"] = loads(body)
+        outputs["json"] = loads_foreign(body)
     return outputs
 
 
 def _text(body: bytes, charset: str | None) -> str:
     try:
-        return body.decode(charset or "utf-8", errors="replace")
-    except LookupError:  # the server names a charset that does not exist
+        return whole(body.decode(charset or "utf-8", errors="replace"))
+    except (UnicodeError, LookupError):  # the server names a charset that does not exist, or that can't replace
         return body.decode("utf-8", errors="replace")

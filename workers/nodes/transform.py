@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 
 import orjson
 
 from schemas.expression import ExpressionError, evaluate, truth
-from schemas.json import JSONValue, dumps, loads
+from schemas.json import JSONValue, dumps, loads_foreign, to_bytes
 from schemas.nodes.transform import MapConfig, ParseConfig, StringifyConfig
 from schemas.outcome import ErrorKind
 from workers.nodes.node import NodeCall, node_error
@@ -20,7 +19,7 @@ class JsonParse:
         text = call.inputs["json"]
         assert isinstance(text, str)
         try:
-            return {"parsed": loads(text)}
+            return {"parsed": loads_foreign(text)}
         except orjson.JSONDecodeError as mistake:
             raise node_error(
                 ErrorKind.USER,
@@ -37,10 +36,7 @@ class JsonStringify:
 
 
 def _pretty(value: JSONValue) -> str:
-    try:
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    except TypeError:  # integers beyond 64 bits, as in `schemas.json.dumps`
-        return json.dumps(value, indent=2, ensure_ascii=False)
+    return to_bytes(value, option=orjson.OPT_INDENT_2).decode()
 
 
 #: Items that are mapped before the event loop may serve others.

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json as stdlib_json
 import socket
 from collections.abc import Callable
 from typing import Any, Self, cast
 
-import orjson
-
-from schemas.json import JSONObject
+from schemas.json import JSONObject, loads, to_bytes
 
 #: Longest line that is read, in bytes; whoever says more is taken to be mad, and hung up on.
 LONGEST_LINE = 256 * 1024 * 1024
@@ -90,15 +87,11 @@ class Channel(asyncio.Protocol):
 
 def line_of(message: JSONObject) -> bytes:
     """Write a message as one line, without its end."""
-    try:
-        return orjson.dumps(message)
-    except TypeError:
-        # Half a surrogate pair, which UTF-8 can't carry but an escape can; or an integer beyond 64 bits.
-        return stdlib_json.dumps(message).encode()
+    return to_bytes(message)
 
 
 def _object(line: bytes) -> dict[str, Any]:
-    said = orjson.loads(line)
+    said = loads(line)
     if not isinstance(said, dict):
         raise TypeError("not an object")
     return said

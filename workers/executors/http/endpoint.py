@@ -16,7 +16,7 @@ import structlog
 
 from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
-from schemas.json import JSONObject, dumps
+from schemas.json import JSONObject, dumps, loads
 from workers.executors.http.errors import Dropped, Gone, Nonsense, NotStarted, is_nobody_there
 from workers.runner.server.words import NDJSON
 
@@ -229,7 +229,7 @@ async def _messages(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             if rest:
                 partial.append(rest)
             for line in lines:
-                yield orjson.loads(line)
+                yield loads(line)
     except httpx.TransportError as error:
         raise Dropped(f"{type(error).__name__} {error}") from error
     except ValueError as error:

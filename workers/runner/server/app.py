@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
-import orjson
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
@@ -15,7 +14,7 @@ from starlette.routing import Route
 
 from dispatch.run_tokens import HoldRight, RunRight
 from schemas.errors import FloError, Refused, Unavailable
-from schemas.json import JSONObject, dumps
+from schemas.json import JSONObject, dumps, loads
 from workers.runner.channel import line_of
 from workers.runner.server.flight import Flight
 from workers.runner.server.flights import Fenced, Flights, Full
@@ -83,7 +82,7 @@ class Routes:
     async def execute(self, request: Request) -> Response:
         """Execute, and answer with all of it when it is over."""
         flight = await self._begin(request)
-        lines = [orjson.loads(line) async for chunk in flight.follow(0) for line in chunk.splitlines()]
+        lines = [loads(line) async for chunk in flight.follow(0) for line in chunk.splitlines()]
         events = [line for line in lines if line["say"] == "event"]
         return _json({**flight.state(), "events": events})
 
@@ -141,7 +140,7 @@ class Routes:
         right = None if self._trust is None else await self._run_right(request, self._trust)
         body = await request.body()
         try:
-            order = Order.model_validate(orjson.loads(body))
+            order = Order.model_validate(loads(body))
             if right is not None and (right.run_id, right.app, right.attempt) != (
                 order.run_id, order.app, order.attempt
             ):  # fmt: skip
@@ -190,7 +189,7 @@ class Routes:
 async def _as_sse(flight: Flight) -> AsyncIterator[bytes]:
     async for chunk in flight.follow(0):
         for line in chunk.splitlines():
-            said = orjson.loads(line)
+            said = loads(line)
             number = f"id: {said['seq']}\n" if "seq" in said else ""
             yield f"event: {said['say']}\n{number}data: {line.decode()}\n\n".encode()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from schemas.json import JSONObject
+from schemas.json import JSONObject, loads
 from schemas.outcome import ErrorKind, RunError
 from workers.sandboxes.box.base import BoxLimits, CommandOutcome, Exited, PythonOutcome, Returned, Stopped, Usage
 from workers.sandboxes.box.cgroups import Tolls
@@ -84,9 +84,9 @@ def judge_python(limits: BoxLimits, filename: str, ending: Ending) -> PythonOutc
     code = ending.words.head["exit"]
     if ending.answer.startswith(VALUE) and len(ending.answer) <= limits.max_output_bytes + 1:
         try:
-            return Returned(value=orjson.loads(ending.answer[1:]), usage=_usage(ending))
-        except ValueError:
-            error = _user(f"what {filename} returned can't be read back as JSON; is it nested too deeply?")
+            return Returned(value=loads(ending.answer[1:]), usage=_usage(ending))
+        except ValueError as problem:
+            error = _user(f"what {filename} returned can't be read back as JSON ({problem}); is it nested too deeply?")
     elif ending.answer.startswith(ERROR):
         error = _with_pids(limits, ending, _told(limits, filename, ending.answer[1:]))
     error = error or _failed_by_limit(limits, ending, code) or _user(_no_answer(filename, code))

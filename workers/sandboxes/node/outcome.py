@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import orjson
-
-from schemas.json import JSONObject
+from schemas.json import JSONObject, loads_foreign
 from schemas.outcome import ErrorKind, RunError
 from workers.sandboxes.base import CodeFailed, CodeOrder, CodeOutcome, CodeReturned
 
@@ -132,24 +129,7 @@ def _limited(kind: ErrorKind, message: str, details: JSONObject) -> CodeFailed:
 
 def _returned(order: CodeOrder, text: str) -> CodeOutcome:
     try:
-        return CodeReturned(_read(text))
+        return CodeReturned(loads_foreign(text))
     except ValueError as problem:
         message = f"what {order.filename} returned can't be read back as JSON ({problem}); is it nested too deeply?"
         return CodeFailed(RunError(kind=ErrorKind.USER, message=message))
-
-
-def _read(text: str) -> Any:
-    """Read the result; half a surrogate pair, which JavaScript can write but UTF-8 can't carry, becomes U+FFFD.
-
-    Raises ValueError when it is not JSON, or nested deeper than a thousand levels.
-    """
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        if "\\ud" not in text.lower():
-            raise
-    try:
-        whole = json.dumps(json.loads(text), ensure_ascii=False).encode("utf-16-le", "surrogatepass")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    return orjson.loads(whole.decode("utf-16-le", "replace"))

@@ -12,7 +12,6 @@ ever starts twice: what was in a host that died is lost, and told so.
 from __future__ import annotations
 
 import asyncio
-import json as stdlib_json
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -318,8 +317,4 @@ def _order_line(number: int, order: CodeOrder) -> bytes:
         "memory_mb": order.memory_mb,
         "max_output_bytes": order.max_output_bytes,
     }
-    try:
-        return orjson.dumps(message) + b"\n"
-    except TypeError:
-        # Half a surrogate pair: UTF-8 can't carry it, but an escape can.
-        return stdlib_json.dumps(message).encode() + b"\n"
+    return json.to_bytes(message) + b"\n"

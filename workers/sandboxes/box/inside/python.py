@@ -61,7 +61,7 @@ def _answer(task: Task, dumps: Callable[..., str]) -> bytes:
     except BaseException as problem:  # noqa: BLE001 - whatever user code raises is its answer
         return _error(dumps, task, problem, kind="user_error")
     try:
-        text = dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8", "replace")
+        text = _utf8(dumps(value, allow_nan=False, ensure_ascii=False))
     except MemoryError as problem:
         return _error(dumps, task, problem, kind="memory_exceeded")
     except Exception as problem:  # noqa: BLE001 - a user's __class__, __iter__ ... may raise anything
@@ -69,6 +69,13 @@ def _answer(task: Task, dumps: Callable[..., str]) -> bytes:
     if len(text) > task.max_result_bytes:
         return _said(dumps, kind="output_exceeded", message="", size=len(text))
     return VALUE + text
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair becomes U+FFFD, as everywhere in Flo
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
 def _call(task: Task) -> Any:
