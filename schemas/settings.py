@@ -205,7 +205,7 @@ class Settings(BaseModel):
         default="http://127.0.0.1:8080", pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_PUBLIC_URL"
     )
     #: Runs that one worker executes at once.
-    max_concurrency: int = Field(default=64, ge=1, le=10_000, validation_alias="FLO_MAX_CONCURRENCY")
+    max_concurrency: int = Field(default=128, ge=1, le=10_000, validation_alias="FLO_MAX_CONCURRENCY")
     #: Attempts before a run that keeps losing its worker is dead-lettered.
     max_attempts: int = Field(default=3, ge=1, le=100, validation_alias="FLO_MAX_ATTEMPTS")
     #: Largest request body in bytes; more is answered 413.

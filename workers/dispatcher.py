@@ -130,7 +130,7 @@ class Dispatcher:
         self._feed = feed
         self._documents = documents
         self._executors = executors
-        self._lease = lease
+        self._lease_seconds = lease.total_seconds()
         self._beaten_at = time.monotonic()
         self.concurrency = concurrency
         self._waiting: deque[tuple[Job, Receipt]] = deque()
@@ -211,13 +211,16 @@ class Dispatcher:
 
     def lease_holds(self) -> bool:
         """Tell by this machine's clock whether others still take this worker for alive."""
-        return self.lease_left() > timedelta(0)
+        return self._seconds_left() > 0
 
     def lease_left(self) -> timedelta:
         """Tell for how long they do, if it beats no more."""
+        return timedelta(seconds=self._seconds_left())
+
+    def _seconds_left(self) -> float:
         # Not by the loop's clock, which uvloop reads once a turn: frozen and thawed in the middle of a turn, it would
         # show the time before.
-        return timedelta(seconds=self._beaten_at - time.monotonic()) + self._lease * 0.9
+        return self._beaten_at + self._lease_seconds * 0.9 - time.monotonic()
 
     def lose_all(self, reason: str) -> None:
         """Stop every run at once without a record: the lease is gone, and others may have them."""

@@ -22,7 +22,7 @@ _LEASE = 10.0
 
 async def measure_flo(carrier: str, db: str, *, jobs: int, idle: int, workers: int) -> dict[str, Any]:
     """Accept a backlog, drain it, then send one job at a time."""
-    async with open_rig(carrier, db, workers=0, concurrency=64, lease=_LEASE) as rig:
+    async with open_rig(carrier, db, workers=0, concurrency=128, lease=_LEASE) as rig:
         await push(rig, 1)
         # Before the backlog: queues and topics are made, connections opened.
         await _accept(rig, 20)
