@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvloop
@@ -34,10 +34,11 @@ def serve(fd: int, **given: Any) -> None:
     # Code of the run may be another process of the same user: it must neither read nor write this one (ptrace(2)).
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     os.set_inheritable(fd, False)
-    uvloop.run(_serve(socket.socket(fileno=fd), given))
+    uvloop.run(serve_engine(socket.socket(fileno=fd), given))
 
 
-async def _serve(end: socket.socket, given: dict[str, Any]) -> None:
+async def serve_engine(end: socket.socket, given: Mapping[str, Any]) -> None:
+    """Serve the worker at the other end until it hangs up."""
     gone = asyncio.Event()
     async with open_inside(**given) as inside:
         runner = Runner(inside)

@@ -79,6 +79,14 @@ class Proxy:
         listener.setblocking(False)
         self._listening = asyncio.get_running_loop().create_task(self._listen(listener))
 
+    def take(self, client: socket.socket) -> None:
+        """Serve one connection."""
+        # Decided here, in the order of arrival: later, those who came first would count themselves out.
+        room = len(self._connections) < self._egress.max_connections
+        task = asyncio.get_running_loop().create_task(self._serve(client, room=room))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
     async def aclose(self) -> None:
         """End every connection."""
         tasks = [*self._connections, *([self._listening] if self._listening else [])]
@@ -91,10 +99,7 @@ class Proxy:
         with listener:
             while True:
                 client, _ = await loop.sock_accept(listener)
-                # Decided here, in the order of arrival: later, those who came first would count themselves out.
-                task = loop.create_task(self._serve(client, room=len(self._connections) < self._egress.max_connections))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
+                self.take(client)
 
     async def _serve(self, client: socket.socket, *, room: bool) -> None:
         reader, writer = await asyncio.open_connection(sock=client, limit=_LONGEST_HEAD)
