@@ -45,6 +45,14 @@ def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def docker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.DockerServer]:
+    """A Docker daemon with the runner image, which all pytest workers of one run share."""
+    mine = tmp_path_factory.getbasetemp()
+    with servers.share_docker(mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     with servers.run_postgres() as url:
         yield url

@@ -256,6 +256,117 @@ def format_kafka(folder: Path, *, seen_at: int | None = None) -> KafkaBroker:
     return broker
 
 
+@dataclass(frozen=True, slots=True)
+class DockerServer:
+    """A Docker daemon that has the runner image."""
+
+    host: str
+    image: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it."""
+        return {"DOCKER_HOST": self.host, "FLO_DOCKER_IMAGE": self.image}
+
+
+@contextlib.contextmanager
+def share_docker(folder: Path) -> Iterator[DockerServer]:
+    """Give a daemon that all processes with this folder share: DOCKER_HOST, the machine's, or one of the tests' own.
+
+    The first to come starts it. Each holds a lock while it uses it, and whoever finds no other holder stops it.
+    """
+    if host := os.environ.get("DOCKER_HOST") or _docker_of_this_machine():
+        yield DockerServer(host, _load_runner_image(host))
+        return
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        missing("Docker", "scripts/setup as root, or set DOCKER_HOST to a daemon that runs")
+    with (folder / "docker.lock").open("a+") as lock, (folder / "docker.users").open("a+") as users:
+        note = folder / "docker.note"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not note.exists():
+            # Not below `folder`: the path of a socket has little room.
+            home = Path(tempfile.mkdtemp(prefix="flo-docker-"))
+            host = f"unix://{home}/sock"
+            pid = _start_docker(home, host)
+            note.write_text(f"{pid} {home} {host} {_load_runner_image(host)}")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        pid, home, host, image = note.read_text().split()
+        try:
+            yield DockerServer(host, image)
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                note.unlink()
+                _stop_docker(int(pid), Path(home))
+
+
+def _docker_of_this_machine() -> str | None:
+    socket_ = Path("/var/run/docker.sock")
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(socket_))
+        return f"unix://{socket_}"
+    return None
+
+
+def _start_docker(home: Path, host: str) -> int:
+    """Start a daemon with nothing of this machine's: no bridge, no rule in its firewall, no folder outside `home`."""
+    places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
+    options = [word for option, name in places.items() for word in (option, str(home / name))]
+    options += ["--host", host, "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+    with (home / "log").open("wb") as out:
+        process = subprocess.Popen(["dockerd", *options], stdout=out, stderr=out, start_new_session=True)
+    deadline = time.monotonic() + _START
+    while not (home / "sock").exists() or not _answers(host):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            last = (home / "log").read_text().strip().splitlines()[-1:]
+            shutil.rmtree(home, ignore_errors=True)
+            missing(f"a Docker daemon that starts ({' '.join(last)[-300:]})", "set DOCKER_HOST to one that runs")
+        time.sleep(0.05)
+    return process.pid
+
+
+def _answers(host: str) -> bool:
+    import docker
+
+    with contextlib.suppress(docker.errors.DockerException), contextlib.closing(docker.APIClient(host)) as client:
+        return bool(client.ping())
+    return False
+
+
+def _stop_docker(pid: int, home: Path) -> None:
+    """End a daemon, which ends its containers, and remove its folder; fail if it leaves a mount."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _START
+    while (home / "pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+    left = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f" {home}/" in line]
+    for place in reversed(left):
+        subprocess.run(["umount", "--lazy", place], check=False)
+    shutil.rmtree(home, ignore_errors=True)
+    assert not left, f"the Docker daemon of the tests left mounts: {left}"
+
+
+def _load_runner_image(host: str) -> str:
+    """See that the daemon has the image of these sources; give its name."""
+    import docker
+
+    script = Path(__file__).parents[1] / "scripts" / "docker-runner-image"
+    tree = subprocess.run([script, "--tree"], check=True, capture_output=True, text=True).stdout.strip()
+    name = f"flo-runner:{Path(tree).stem}"
+    with contextlib.closing(docker.APIClient(host)) as client:
+        if not client.images(name):
+            subprocess.run(
+                [script, "--tag", name], check=True, capture_output=True, env={**os.environ, "DOCKER_HOST": host}
+            )
+    return name
+
+
 @dataclass
 class PostgresServer:
     """A Postgres of the test's own, which it may stop as a crash would and start again with its data."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,7 +32,7 @@ from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 
 #: In the order in which they were made; `-k` chooses one.
-EXECUTORS = ("inline", "namespace", "http")
+EXECUTORS = ("inline", "namespace", "http", "docker")
 #: Those that hand their runs to another program over the network.
 REMOTE = ("http",)
 #: How long a worker of the tests is sure of its runs: longer than any test.
@@ -103,6 +103,10 @@ async def opened_executor(name: str, home: Path, programs: dict[str, str]) -> As
         async with opened_http([programs[name]]) as place:
             yield place
         return
+    if name == "docker":
+        async with opened_docker(home, programs) as place:
+            yield place
+        return
     async with _opened_here(name, home) as place:
         yield place
 
@@ -120,6 +124,19 @@ async def opened_http(urls: list[str], **given: Any) -> AsyncIterator[Place]:
         yield Place(executor, limits)
     finally:
         await executor.aclose()
+
+
+@asynccontextmanager
+async def opened_docker(home: Path, variables: Mapping[str, str]) -> AsyncIterator[Place]:
+    """Open the executor whose runs have containers; `variables` name the daemon and the image."""
+    limits = Limits()
+    openings = Openings(load_settings({"FLO_HOME": str(home), **variables}))
+    executor = openings.docker(limits, load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS))
+    try:
+        yield Place(executor, limits)
+    finally:
+        await executor.aclose()
+        await openings.aclose()
 
 
 @asynccontextmanager

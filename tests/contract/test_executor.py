@@ -143,7 +143,7 @@ async def test_code_that_wants_too_much_memory_is_ended(place: Place) -> None:
 
 async def test_code_that_gives_too_much_is_ended(place: Place) -> None:
     error = await place.error(
-        place.order(javascript("export default () => 'x'.repeat(100_000_000)", timeout_ms=30_000))
+        place.order(javascript("export default () => 'x'.repeat(100_000_000)", timeout_ms=30_000, memory_mb=512))
     )
 
     assert error.kind is ErrorKind.OUTPUT_EXCEEDED
@@ -160,7 +160,8 @@ async def test_a_large_result_comes_whole(place: Place) -> None:
 async def test_a_crash_ends_its_own_run_only(place: Place) -> None:
     crash = {"id": "it", "node_type": "shell.exec", "config": {"command": "kill -9 -1; kill -9 $$"}}
 
-    assert (await place.error(place.order(crash))).kind is ErrorKind.USER
+    # Where a run is alone with its engine behind one wall, it takes that along.
+    assert (await place.error(place.order(crash))).kind in {ErrorKind.USER, ErrorKind.KILLED}
     assert await place.result(place.order(javascript("export default () => 1"))) == {"output": 1}
 
 
