@@ -78,7 +78,9 @@ class Assembly:
             patience=timedelta(minutes=10),
         )
         shared = Shared(breakers=StoredBreakers(store), results=StoredResults(store))
-        openings = Openings(settings, holds=self._lease_holds, shared=shared)
+        openings = Openings(
+            settings, holds=self._lease_holds, shared=shared, owner=identity.id, lease_left=self._lease_left
+        )
         self._closing.append(openings.aclose)
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
@@ -86,10 +88,10 @@ class Assembly:
         modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
         self._closing.append(modes.aclose)
         signing = open_signing(settings, store)
-        http = HttpExecutor(
-            settings, worker=identity.id, limits=limits, signing=signing, lease_left=self._lease_left
-        )
+        http = HttpExecutor(settings, worker=identity.id, limits=limits, signing=signing, lease_left=self._lease_left)
         self._closing.append(http.aclose)
+        docker = openings.docker(limits, catalog)
+        self._closing.append(docker.aclose)
         mode = await modes.start()
         log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
@@ -99,7 +101,12 @@ class Assembly:
             feed=feed,
             documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
             executors=ExecutorChoice(
-                {ExecutorName.INLINE: modes, ExecutorName.NAMESPACE: NamespaceExecutor(modes), ExecutorName.HTTP: http},
+                {
+                    ExecutorName.INLINE: modes,
+                    ExecutorName.NAMESPACE: NamespaceExecutor(modes),
+                    ExecutorName.HTTP: http,
+                    ExecutorName.DOCKER: docker,
+                },
                 default=settings.executor,
             ),
             concurrency=identity.concurrency,

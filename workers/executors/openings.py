@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 
 import httpx
 import structlog
 
+from schemas.catalog import Catalog
 from schemas.npm import ANY_PACKAGE
 from schemas.settings import ExecutionMode, Settings
+from workers.app_limits import LimitsOfApps
 from workers.engine.plugins import load_hooks
 from workers.engine.registry import HubRegistry, custom_registry
 from workers.engine.shared import Shared
@@ -23,6 +25,7 @@ from workers.executors.boxed.per_app import BoxPerApp
 from workers.executors.boxed.per_run import BoxPerRun
 from workers.executors.boxed.supply import BoxSupply
 from workers.executors.boxed.terms import Terms
+from workers.executors.docker.executor import DockerExecutor
 from workers.executors.inline import InlineExecutor
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
@@ -33,6 +36,7 @@ from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.open import open_box
 from workers.sandboxes.box.plain import open_plain
 from workers.sandboxes.commands import CommandSandbox, NoBox
+from workers.sandboxes.docker.place import DockerPlace, unleased
 from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8.open import open_v8
 
@@ -46,9 +50,18 @@ class Openings:
     """The modes of one worker. What a mode needs is opened with it, and closed by `aclose`, the last first."""
 
     def __init__(
-        self, settings: Settings, *, holds: Callable[[], bool] = lambda: True, shared: Shared | None = None
+        self,
+        settings: Settings,
+        *,
+        holds: Callable[[], bool] = lambda: True,
+        shared: Shared | None = None,
+        owner: str = "",
+        lease_left: Callable[[], timedelta] = unleased,
     ) -> None:
-        """`holds` tells whether the worker still has its lease; `shared` is what its runs share, else its memory."""
+        """`holds` tells whether the worker still has its lease, and `lease_left` for how long; `owner` is its id.
+
+        `shared` is what its runs share, else its memory.
+        """
         self._settings = settings
         self._holds = holds
         self._closing: list[Callable[[], Awaitable[None]]] = []
@@ -56,6 +69,9 @@ class Openings:
         self._one_at_a_time = asyncio.Lock()
         self._hooks = load_hooks()
         self._shared = shared or Shared()
+        #: Asks nothing of Docker before a run does.
+        self.containers = DockerPlace.of(settings, owner=owner, lease_left=lease_left, holds=holds)
+        self._closing.append(self.containers.aclose)
 
     def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[LocalExecutor]]]:
         """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
@@ -69,6 +85,15 @@ class Openings:
     async def in_this_box(self) -> LocalExecutor:
         """Give an executor for a process that is in the box of its only run already: a pod, a container."""
         return await self._plain()
+
+    def docker(self, limits: LimitsOfApps, catalog: Catalog) -> DockerExecutor:
+        """Give the executor whose runs have containers; what those need is opened with the first."""
+
+        @cache
+        def services() -> Services:
+            return self._services(self._preparer("node"), NoBox())
+
+        return DockerExecutor(self.containers, limits=limits, catalog=catalog, services=services, terms=self._terms())
 
     async def aclose(self) -> None:
         while self._closing:

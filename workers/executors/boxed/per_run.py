@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from schemas.outcome import Outcome
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
+from workers.executors.boxed.engine_box import EngineBox
 from workers.executors.boxed.overdue import in_time
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
@@ -14,12 +17,17 @@ from workers.executors.boxed.verdict import BoxDied, verdict, with_hindsight
 class BoxPerRun:
     """Everything of a run, engine and code, is in its box, and dies with it."""
 
-    def __init__(self, supply: BoxSupply, terms: Terms) -> None:
+    def __init__(
+        self, supply: BoxSupply, terms: Terms, *, on_given: Callable[[EngineBox, RunOrder], None] = lambda *_: None
+    ) -> None:
+        """`on_given` hears which box a run was given."""
         self._supply = supply
         self._terms = terms
+        self._on_given = on_given
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         box = await self._supply.take(Kind.for_run(order))
+        self._on_given(box, order)
         try:
             outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
         except BoxDied as died:

@@ -1,0 +1,51 @@
+"""All that one worker has of Docker; nothing is asked of the daemon before something needs it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from schemas.settings import Settings
+from workers.sandboxes.box.proxy import Network
+from workers.sandboxes.docker.container import Yard
+from workers.sandboxes.docker.daemon import Daemon
+from workers.sandboxes.docker.images import Images
+from workers.sandboxes.docker.runner import LeaseLeft, Way
+
+#: For how long a process without a lease holds what it has started, from each time that it is asked.
+_UNLEASED = timedelta(seconds=10)
+
+
+def unleased() -> timedelta:
+    """Tell that a process that has no lease to lose holds what it has for as long as it answers."""
+    return _UNLEASED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerPlace:
+    """The containers of one worker."""
+
+    settings: Settings
+    yard: Yard
+    images: Images
+    way: Way
+
+    @classmethod
+    def of(
+        cls, settings: Settings, *, owner: str = "", lease_left: LeaseLeft = unleased,
+        holds: Callable[[], bool] = lambda: True,
+    ) -> DockerPlace:  # fmt: skip
+        """`owner` is the worker, as SQL knows it; a process that is none there has a name of its own."""
+        daemon = Daemon(settings)
+        yard = Yard(daemon, owner=owner or f"none-{secrets.token_hex(8)}")
+        network = Network(holds=holds)
+        if settings.allow_private_network:
+            network = replace(network, is_allowed=lambda _: True)
+        way = Way(yard=yard, lease_left=lease_left, network=network)
+        return cls(settings=settings, yard=yard, images=Images(daemon), way=way)
+
+    async def aclose(self) -> None:
+        """Kill and confirm dead whatever is left."""
+        await self.yard.aclose()
