@@ -1,7 +1,7 @@
 """What a run may ask of a Kubernetes cluster, and what its operator lets it have. Pure.
 
-A flow says what it needs (`settings.resources`), a run may say it otherwise (`backend_config`). Everything but resources
-is the operator's to allow, app by app: whoever could name any service account or node would choose his own rights.
+A flow says what it needs (`settings.resources`), a run may say it otherwise (`backend_config`). Everything but
+resources is the operator's to allow, app by app: who could name any service account or node would choose his rights.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""Starts a double for a test, and has it misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+#: The image that a double has.
+IMAGE = "flo-runner:test"
+NAMESPACE = "flo-runs"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Double:
+    """A running one."""
+
+    url: str
+    token: str
+    #: A file for KUBECONFIG.
+    kubeconfig: Path
+    process: subprocess.Popen[str]
+
+    def misbehave(self, act: str, **said: Any) -> None:
+        httpx.post(f"{self.url}/double/{act}", json=said, timeout=10).raise_for_status()
+
+    def state(self) -> dict[str, Any]:
+        """Tell its processes (`pids`), what was asked (`asked`), and all that is stored (`stored`)."""
+        state: dict[str, Any] = httpx.get(f"{self.url}/double/state", timeout=10).raise_for_status().json()
+        return state
+
+    def stored(self, kind: str) -> list[dict[str, Any]]:
+        return [each for each in self.state()["stored"] if each["kind"] == kind]
+
+
+@contextmanager
+def running_double(folder: Path, *options: str) -> Iterator[Double]:
+    """Start one on a free port; nothing of it is left afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.k8s_double", *options], cwd=_ROOT, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        url, token = process.stdout.readline().split()
+        yield Double(url, token, _kubeconfig(folder, url, token), process)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        process.stdout.close()
+
+
+def _kubeconfig(folder: Path, url: str, token: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "double",
+        "clusters": [{"name": "double", "cluster": {"server": url}}],
+        "users": [{"name": "double", "user": {"token": token}}],
+        "contexts": [{"name": "double", "context": {"cluster": "double", "user": "double"}}],
+    }  # fmt: skip
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
