@@ -46,7 +46,7 @@ _LOOK_AGAIN = timedelta(milliseconds=500)
 #: How long a run on its last chance waits for those beside it to end. What has run for so long beside it may stay.
 _COMPANY = timedelta(seconds=10)
 #: How long it then has the worker for itself. What ends its worker mostly does so early; others must get their turn.
-_SOLITUDE = timedelta(seconds=60)
+_SOLITUDE = timedelta(seconds=15)
 
 
 class Receipt(Protocol):
