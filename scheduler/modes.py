@@ -12,6 +12,7 @@ from scheduler.spine import Spine
 from schemas.app import AppLimits
 from schemas.executor_urls import executors_for
 from schemas.json import JSONObject
+from schemas.lambda_functions import invocation_for
 from schemas.modes import mode_for, wished
 from schemas.settings import ExecutionMode
 
@@ -43,5 +44,6 @@ async def mode_of_server(spine: Spine) -> ExecutionMode:
 async def check_wish(spine: Spine, limits: AppLimits, backend_config: JSONObject) -> None:
     """Raise Refused for a run that asks for a mode or an executor that does not exist, or is not allowed."""
     executors_for(backend_config, limits, spine.settings)
+    invocation_for(backend_config, limits, spine.settings)
     if wished(backend_config) is not None:
         mode_for(backend_config, limits, spine.settings.in_mode(await mode_of_server(spine)))

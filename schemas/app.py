@@ -32,6 +32,8 @@ class AppLimits(BaseModel):
     egress: Reach | None = None
     #: Executors that its runs may name in `backend_config.executor_url`, besides the server's own.
     executor_urls: tuple[str, ...] = ()
+    #: Lambda functions that its runs may name in `backend_config.function`, besides the server's own.
+    lambda_functions: tuple[str, ...] = ()
     #: What its runs may ask of a cluster, besides resources.
     kubernetes: PodAllowance = PodAllowance()
     #: Runs that may be under way at once, over all workers.

@@ -160,6 +160,7 @@ class Settings(BaseModel):
     executor_key: SecretStr | None = Field(default=None, min_length=32, validation_alias="FLO_EXECUTOR_KEY")
     #: Where the API is, for executors that check run tokens by the keys that it lists.
     api_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$", validation_alias="FLO_URL")
+    #: The function that runs are handed to: a name, an ARN, or a Function URL.
     lambda_function: str | None = Field(default=None, validation_alias="LAMBDA_EXECUTOR_FUNCTION")
     k8s_namespace: str = Field(default="default", validation_alias="K8S_NAMESPACE")
     k8s_executor_image: str | None = Field(default=None, validation_alias="K8S_EXECUTOR_IMAGE")
