@@ -29,6 +29,8 @@ class Draft:
     ids: list[str] = field(default_factory=list)
     #: How often this flow itself may run at the same time, when it stands inside a node.
     at_once: int = 1
+    #: This flow stands inside a node: its parts have no checkpoint of their own, so nothing in it can be parked.
+    inside: bool = False
 
     suggestions: int = 0
 

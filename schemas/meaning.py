@@ -10,6 +10,7 @@ from schemas.draft import Draft, read_part
 from schemas.flow import FlowDocument
 from schemas.nodes.hub import PREFIX as HUB_PREFIX
 from schemas.nodes.spec import NodeConfig, NodeType, PushLimits
+from schemas.parking import parks_inside
 from schemas.solo import is_alone, solo_refusals, without_cap
 from schemas.wiring import check_connections, check_rings
 from schemas.wording import listed, short
@@ -84,6 +85,8 @@ def _check_configs(
             draft.wrong(f"{path}.{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
         for refusal in solo_refusals(node, config, limits.solo):
             draft.wrong(f"nodes[{index}].{refusal.key}", f'node "{node.id}": {refusal.message}', refusal.fix)
+        if draft.inside and (parking := parks_inside(node, config, path=f"nodes[{index}]")):
+            draft.problems.append(parking)
         for place, inner in config.inner_flows().items():
             _check_inner(inner, f"{path}.{place}", draft, catalog, limits, at_once=config.inner_at_once())
     return configs
@@ -103,6 +106,7 @@ def _check_inner(
         return
     inner = Draft(
         at_once=at_once,
+        inside=True,
         nodes=dict(enumerate(document.nodes)),
         connections=dict(enumerate(document.connections)),
         ids=[node.id for node in document.nodes],

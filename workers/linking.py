@@ -12,6 +12,7 @@ from schemas.errors import Invalid, NotFound
 from schemas.flow import FlowDocument, Node
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.call import FLOW_CALL_TYPE
+from schemas.parking import first_to_park
 
 #: Flows that may call one another in a row.
 DEEPEST = 10
@@ -82,5 +83,7 @@ class _Linking:
             found = await self._library.read(self._app, flow, version)
         except (NotFound, Invalid) as problem:
             return {"unlinked": str(problem)}
+        if waiting := first_to_park(found):
+            return {"unlinked": f'its {waiting} parks its run; set mode: "run" to wait for it'}
         linked = await self.document(found, (*path, flow))
         return {"document": linked.model_dump(mode="json", exclude_none=True)}

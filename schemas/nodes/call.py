@@ -10,7 +10,7 @@ from pydantic import Field
 
 from schemas.flow import FlowDocument, Name, Whole
 from schemas.json import JSONValue
-from schemas.nodes.spec import PARKS, NodeConfig, NodeType, Port, PushLimits, Refusal
+from schemas.nodes.spec import NodeConfig, NodeType, Port, PushLimits, Refusal
 
 FLOW_CALL_TYPE = "flow.call"
 
@@ -29,8 +29,8 @@ class CallConfig(NodeConfig):
         """Leave the limit to the node where it counts while no worker has the run."""
         return self.limit if self.mode == "inline" else None
 
-    def why_not_alone(self) -> str | None:
-        return PARKS if self.mode == "run" else None
+    def parks(self) -> bool:
+        return self.mode == "run"
 
     def inner_flows(self) -> Mapping[str, FlowDocument]:
         return {"document": self.document} if self.document is not None else {}

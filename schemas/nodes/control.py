@@ -8,7 +8,7 @@ from pydantic import Field
 
 from schemas.flow import Whole
 from schemas.json import JSONValue
-from schemas.nodes.spec import PARKS, NodeConfig, NodeType, Port
+from schemas.nodes.spec import NodeConfig, NodeType, Port
 from schemas.nodes.wait import LONGEST_WAIT_MS
 
 #: A longer delay parks the run, which then holds no worker.
@@ -23,8 +23,8 @@ class DelayConfig(NodeConfig):
         """Leave the limit to the node: it counts while no worker has the run."""
         return None
 
-    def why_not_alone(self) -> str | None:
-        return PARKS if self.delay_ms > LONGEST_SLEEP_MS else None
+    def parks(self) -> bool:
+        return self.delay_ms > LONGEST_SLEEP_MS
 
 
 class RespondConfig(NodeConfig):

@@ -99,9 +99,13 @@ class NodeConfig(Part):
         """Say where the node is to run, if its config has a word on that."""
         return None
 
+    def parks(self) -> bool:
+        """Tell whether the node, so configured, ends the attempt and waits without a worker."""
+        return self.always_parks
+
     def why_not_alone(self) -> str | None:
         """Tell why the node, so configured, can't run in a sandbox of its own, if it can't."""
-        return PARKS if self.always_parks else None
+        return PARKS if self.parks() else None
 
     def more_outputs(self) -> tuple[str, ...]:
         """Name the output ports that the node has because of its config."""

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from document_maker import flow, node, wire
-from scripted_nodes import Gate, read, run, script, told
+from scripted_nodes import Gate, read, run, script, told, tools
 
+from schemas.flow import FlowDocument
 from schemas.fold import nodes_from
 from schemas.json import JSONObject, JSONValue
 from schemas.outcome import ErrorKind, Failed, Parked, Succeeded, WaitKind
 from schemas.run import EventType, Happening
 from schemas.waitpoint import waitpoint_of
+from workers.engine.drive import run_flow
 from workers.engine.sink import MemorySink
 
 HOUR = 3_600_000
@@ -239,9 +241,11 @@ async def test_where_no_server_keeps_the_run_a_wait_says_so(node_type: str) -> N
     assert "a run can't be parked here" in outcome.error.message
 
 
-async def test_inside_another_node_a_wait_says_so() -> None:
+async def test_a_wait_inside_another_node_that_was_never_checked_says_so() -> None:
     inner = {"node": {"node_type": "wait.webhook"}, "items": [1]}
-    outcome = await Attempts(node("each", "flow.map", config=inner)).attempt()
+    document = FlowDocument.model_validate(flow(node("each", "flow.map", config=inner)))
+
+    outcome = await run_flow(document, None, tools=tools(), events=MemorySink(), may_park=True)
 
     assert isinstance(outcome, Failed)
     assert "a run can't be parked here" in outcome.error.message

@@ -44,6 +44,11 @@ def call(node_id: str = "call", **config: Any) -> dict[str, Any]:
     return node(node_id, "flow.call", config={"flow": "greet", **config})
 
 
+def short(one: dict[str, Any]) -> dict[str, Any]:
+    """The short form of a flow inside a node."""
+    return {key: one[key] for key in ("node_type", "config")}
+
+
 GREET = flow(
     node("words", "transform.map", config={"map": '"hello " + name'}),
     node("end", "respond"),
@@ -73,6 +78,37 @@ async def test_a_failure_inside_names_the_flow_and_its_node() -> None:
     assert isinstance(outcome, Failed)
     assert outcome.error.node_id == "call"
     assert outcome.error.message.startswith('flow "greet", node "parse": ')
+
+
+@pytest.mark.parametrize(
+    ("waiting", "said"),
+    [
+        (node("ok", "wait.approval"), 'its node "ok" (wait.approval) parks its run'),
+        (node("ok", "time.delay", config={"delay_ms": 60_001}), "a time.delay of more than 60,000 ms"),
+        (node("ok", "flow.call", config={"flow": "other", "mode": "run"}), 'a flow.call with mode: "run"'),
+    ],
+)
+async def test_a_flow_that_would_park_its_run_is_not_called_inline(waiting: Any, said: str) -> None:
+    library = Library(greet=flow(node("a"), waiting))
+
+    direct = await library.run(flow(call()))
+    within = await library.run(flow(node("each", "flow.map", config={"node": short(call()), "items": [1]})))
+
+    assert isinstance(direct, Failed)
+    assert isinstance(within, Failed)
+    assert (direct.error.kind, direct.error.node_id) == (ErrorKind.INVALID_INPUT, "call")
+    assert 'flow "greet" can\'t be called: ' in direct.error.message
+    assert said in direct.error.message
+    assert 'set mode: "run"' in direct.error.message
+    assert said in within.error.message
+
+
+async def test_a_flow_with_a_short_delay_is_called_inline() -> None:
+    short_delay = flow(node("rest", "time.delay", config={"delay_ms": 1, "data": "done"}))
+
+    assert await Library(greet=short_delay).run(flow(call())) == Succeeded(
+        result={"data": "done", "output": {"data": "done"}}
+    )
 
 
 async def test_calls_inside_other_nodes_are_linked_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import pytest
 from document_maker import CAP, code, flow, mistakes_in, node, read, wire
@@ -206,7 +207,7 @@ def test_a_get_request_carries_no_body() -> None:
         ({"on_error": "Stop"}, "settings.on_error", 'must be "StopWorkflow", "ContinueOnError" or'),
         ({"on_error": "RetryWorkflow"}, "settings.on_error", '{"RetryWorkflow": {"max_attempts": 1 to 100}}'),
         ({"on_error": {"RetryWorkflow": {"max_attempts": 0}}}, "settings.on_error", "1 to 100"),
-        ({"speed": 1}, "settings.speed", "allowed: max_execution_time_ms, max_parallel_nodes, on_error, strategy"),
+        ({"speed": 1}, "settings.speed", "allowed: max_execution_time_ms, max_parallel_nodes, on_error, resources"),
         ({"strategy": "paralel"}, "settings.strategy", 'did you mean "parallel"?'),
     ],
 )
@@ -278,6 +279,52 @@ def test_mistakes_inside_a_map_or_a_race_are_reported_with_their_whole_path() ->
         "nodes[1].config.flows.a.nodes[1].id",
         "nodes[1].config.flows.a.nodes[1].config.memory_mb",
     }
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (node("it", "wait.webhook"), "wait.webhook parks its run"),
+        (node("it", "wait.approval"), "wait.approval parks its run"),
+        (node("it", "wait.url"), "wait.url parks its run"),
+        (node("it", "time.delay", config={"delay_ms": 60_001}), "make it 60,000 ms or less"),
+        (node("it", "flow.call", config={"flow": "other", "mode": "run"}), 'set mode: "inline"'),
+    ],
+)
+def test_what_parks_its_run_is_refused_inside_a_map_or_a_race_with_its_path(inner: dict[str, Any], said: str) -> None:
+    short = {key: inner[key] for key in ("node_type", "config")}
+    race = {"flows": {"one": {"nodes": [node("a"), inner]}, "two": {"nodes": [node("b")]}}}
+    deep = node("race", "flow.race", config=race)
+    raw = flow(
+        node("each", "flow.map", config={"items": [1], "node": short}),
+        node("race", "flow.race", config=race),
+        node("deep", "flow.map", config={"items": [1], "flow": {"nodes": [deep]}}),
+    )
+
+    found = mistakes_in(raw)
+
+    assert list(found) == [
+        "nodes[0].config.node",
+        "nodes[1].config.flows.one.nodes[1]",
+        "nodes[2].config.flow.nodes[0].config.flows.one.nodes[1]",
+    ]
+    assert all(said in message and "move it out" in message for message in found.values())
+
+
+def test_short_delays_and_inline_calls_may_stand_inside_and_all_that_parks_outside() -> None:
+    inner = {
+        "nodes": [
+            node("rest", "time.delay", config={"delay_ms": 60_000}),
+            node("call", "flow.call", config={"flow": "a"}),
+        ]
+    }
+    raw = flow(
+        node("each", "flow.map", config={"items": [1], "flow": inner}),
+        node("rest", "time.delay", config={"delay_ms": 60_001}),
+        node("ok", "wait.approval"),
+    )
+
+    assert len(read(raw)[0].nodes) == 3
 
 
 def test_maps_in_maps_may_not_run_more_nodes_at_once_than_any_flow() -> None:
