@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 
 import httpx
 import structlog
 
-from schemas.catalog import Catalog
-from schemas.npm import ANY_PACKAGE
+from schemas.catalog import Catalog, load_catalog
+from schemas.npm import ANY_PACKAGE, NpmAllow
 from schemas.settings import ExecutionMode, Settings
-from workers.app_limits import LimitsOfApps
+from workers.app_limits import LimitsOfApps, NoLimits
 from workers.engine.plugins import load_hooks
 from workers.engine.registry import HubRegistry, custom_registry
 from workers.engine.shared import Shared
+from workers.engine.solo import Solo
 from workers.executors.base import LocalExecutor, RunOrder
 from workers.executors.boxed.desk import Services
 from workers.executors.boxed.making import make_engine_box, open_engine_boxes
@@ -27,6 +29,7 @@ from workers.executors.boxed.supply import BoxSupply
 from workers.executors.boxed.terms import Terms
 from workers.executors.docker.executor import DockerExecutor
 from workers.executors.inline import InlineExecutor
+from workers.executors.solo.open import SoloOpenings
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.bundler import Platform
@@ -44,6 +47,7 @@ log = structlog.get_logger()
 
 #: Boxes with an engine that wait for a run of their own, and for an app.
 _READY_FOR_RUNS, _READY_FOR_APPS = 2, 1
+NO_LIMITS = NoLimits()
 
 
 class Openings:
@@ -57,10 +61,12 @@ class Openings:
         shared: Shared | None = None,
         owner: str = "",
         lease_left: Callable[[], timedelta] = unleased,
+        limits: LimitsOfApps = NO_LIMITS,
+        standalone: bool = False,
     ) -> None:
         """`holds` tells whether the worker still has its lease, and `lease_left` for how long; `owner` is its id.
 
-        `shared` is what its runs share, else its memory.
+        `shared` is what its runs share, else its memory. `standalone` says that there is no server, but one user.
         """
         self._settings = settings
         self._holds = holds
@@ -72,6 +78,12 @@ class Openings:
         #: Asks nothing of Docker before a run does.
         self.containers = DockerPlace.of(settings, owner=owner, lease_left=lease_left, holds=holds)
         self._closing.append(self.containers.aclose)
+        self._http_places = asyncio.Semaphore(settings.max_inline_http)
+        self._limits = limits
+        self.solo = SoloOpenings(
+            settings, boxes=self._boxes_with_engine, services=self._solo_services, docker=self._solo_in_containers,
+            standalone=standalone,
+        )  # fmt: skip
 
     def all(self) -> Mapping[ExecutionMode, Callable[[], Awaitable[LocalExecutor]]]:
         """Give how each mode's executor is opened; raises Unavailable with the reason where it does not work."""
@@ -91,11 +103,14 @@ class Openings:
 
         @cache
         def services() -> Services:
-            return self._services(self._preparer("node"), NoBox())
+            solo = self.solo.for_mode(ExecutionMode.SANDBOX_PROCESS)
+            return self._services(self._preparer("node"), NoBox(), solo)
 
+        self._limits = limits
         return DockerExecutor(self.containers, limits=limits, catalog=catalog, services=services, terms=self._terms())
 
     async def aclose(self) -> None:
+        await self.solo.aclose()
         while self._closing:
             await self._closing.pop()()
 
@@ -113,28 +128,30 @@ class Openings:
         self._closing.append(code.aclose)
         box = await open_plain()
         self._closing.append(box.aclose)
-        return self._inline(code, box, self._preparer("node"))
+        return self._inline(code, box, self._preparer("node"), self.solo.for_mode(ExecutionMode.UNSANDBOXED))
 
     async def _code_only(self) -> LocalExecutor:
         code = await open_v8(hosts=self._settings.v8_hosts)
         self._closing.append(code.aclose)
-        return self._inline(code, NoBox(), self._preparer("v8"))
+        solo = self.solo.for_mode(ExecutionMode.SANDBOX_CODE_ONLY)
+        return self._inline(code, NoBox(), self._preparer("v8"), solo)
 
     async def _per_run(self) -> LocalExecutor:
         """Everything is inside: the code of a run may import any package, and reach whatever its box has."""
         boxes = await self._boxes_with_engine()
-        services = self._services(self._preparer("node"), NoBox())
-        return BoxPerRun(self._supply(boxes, ExecutionMode.SANDBOX_PROCESS, services, _READY_FOR_RUNS), self._terms())
+        mode = ExecutionMode.SANDBOX_PROCESS
+        services = self._services(self._preparer("node"), NoBox(), self.solo.for_mode(mode))
+        return BoxPerRun(self._supply(boxes, mode, services, _READY_FOR_RUNS), self._terms())
 
     async def _per_app(self) -> LocalExecutor:
         boxes = await self._boxes_with_engine()
         commands = await open_box()
         self._closing.append(commands.aclose)
-        services = self._services(self._preparer("v8"), commands)
         mode = ExecutionMode.SANDBOX_CODE_AND_PROCESS
+        services = self._services(self._preparer("v8"), commands, self.solo.for_mode(mode))
         return BoxPerApp(self._supply(boxes, mode, services, _READY_FOR_APPS), self._terms())
 
-    def _inline(self, code: CodeSandbox, box: CommandSandbox, preparer: CachingPreparer) -> InlineExecutor:
+    def _inline(self, code: CodeSandbox, box: CommandSandbox, preparer: CachingPreparer, solo: Solo) -> InlineExecutor:
         http = self._http()
         cap = timedelta(seconds=self._settings.inline_http_max_duration)
 
@@ -142,19 +159,30 @@ class Openings:
             return NodeTools(
                 code=code, http=http, box=box, preparer=preparer, app=order.app, run_id=order.run_id,
                 attempt=order.attempt, inline_http_cap=cap, egress=order.egress,
-                public_url=self._settings.public_url.rstrip("/"),
+                public_url=self._settings.public_url.rstrip("/"), solo=solo, http_places=self._http_places,
             )  # fmt: skip
 
         return InlineExecutor(
             tools_for, registry=HubRegistry(self._settings.hub), hooks=self._hooks, shared=self._shared
         )
 
-    def _services(self, preparer: CachingPreparer, commands: CommandSandbox) -> Services:
+    def _services(self, preparer: CachingPreparer, commands: CommandSandbox, solo: Solo | None) -> Services:
         custom = custom_registry()
+        services = Services(preparer=preparer, commands=commands, shared=self._shared, solo=solo)
         if not custom and not self._hooks:
-            return Services(preparer=preparer, commands=commands, shared=self._shared)
+            return services
         operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
-        return Services(preparer=preparer, commands=commands, operators=operators, shared=self._shared)
+        return replace(services, operators=operators)
+
+    def _solo_services(self, platform: Platform) -> Services:
+        """What stands inside a node that runs alone is alone with it."""
+        return self._services(self._preparer(platform), NoBox(), None)
+
+    def _solo_in_containers(self, services: Services, terms: Terms) -> LocalExecutor:
+        catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=self._settings.hub)
+        return DockerExecutor(
+            self.containers, limits=self._limits, catalog=catalog, services=lambda: services, terms=terms
+        )
 
     def _http(self) -> httpx.AsyncClient:
         http = open_client(allow_private_network=self._settings.allow_private_network)
@@ -171,6 +199,7 @@ class Openings:
             inline_http_cap=cap,
             hooked=bool(self._hooks),
             public_url=self._settings.public_url.rstrip("/"),
+            http_places=self._settings.max_inline_http,
         )
 
     def _preparer(self, platform: Platform) -> CachingPreparer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import httpx
@@ -27,18 +28,29 @@ class HttpRequest:
 
     async def run(self, call: NodeCall[HttpConfig]) -> Mapping[str, JSONValue]:
         limit = _limit(call)
-        try:
-            async with asyncio.timeout(limit.total_seconds()):
-                response, body = await _exchange(call, _request(call))
-        except TimeoutError:
-            raise too_long(limit, raise_with="timeout_ms in its config") from None
+        async with _place(call):
+            try:
+                async with asyncio.timeout(limit.total_seconds()):
+                    response, body = await _exchange(call, _request(call))
+            except TimeoutError:
+                raise too_long(limit, raise_with="timeout_ms in its config") from None
         return _outputs(call.config, response, body)
+
+
+@asynccontextmanager
+async def _place(call: NodeCall[HttpConfig]) -> AsyncIterator[None]:
+    """Hold one of the worker's places for requests; the wait for one, which the log shows, is not in the limit."""
+    places = call.tools.http_places
+    if places.locked():
+        call.log("info", "waits for a place: as many requests as may be are on their way now (FLO_MAX_INLINE_HTTP)")
+    async with places:
+        yield
 
 
 def _limit(call: NodeCall[HttpConfig]) -> timedelta:
     """Give the node's limit. The cap was checked at push, but may have been lowered since."""
     config, cap = call.config, call.tools.inline_http_cap
-    if config.execution_mode == "sandbox":
+    if config.execution_mode != "inline":
         return config.limit or DEFAULT_HTTP_TIMEOUT
     if config.limit is not None and config.limit > cap:
         raise node_error(

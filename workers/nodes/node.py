@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,9 @@ from workers.sandboxes.commands import CommandSandbox, NoBox
 
 C = TypeVar("C", bound=NodeConfig)
 
+#: Inline requests on their way at once, where nobody says how many.
+DEFAULT_HTTP_PLACES = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTools:
@@ -34,6 +38,8 @@ class NodeTools:
     attempt: int
     #: Longest time-out of an `http.request` node that runs inline.
     inline_http_cap: timedelta = timedelta(seconds=300)
+    #: Held by each `http.request` node that runs inline; shared by all runs of a worker, as `http` is.
+    http_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DEFAULT_HTTP_PLACES))
     #: Shared by all runs of a worker, as `code` is.
     preparer: Preparer = field(default_factory=NoPreparer)
     #: Where commands and Python run; shared by all runs of a worker, as `code` is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from workers.runner import wire
 from workers.runner.channel import Channel
 from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome
 
+Hear = Callable[[wire.Said], None]
+
 
 class Asks:
     """The questions that are open on one channel."""
@@ -25,13 +27,16 @@ class Asks:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._numbers = count(1)
-        self._open: dict[int, tuple[asyncio.Future[Any], OnOutput | None]] = {}
+        self._open: dict[int, tuple[asyncio.Future[Any], Hear | None]] = {}
 
-    async def ask(self, run: int, what: str, order: JSONObject | None = None, on_output: OnOutput | None = None) -> Any:
-        """Ask, and wait for the answer. Being cancelled tells the worker that nobody waits any more."""
+    async def ask(self, run: int, what: str, order: JSONObject | None = None, hear: Hear | None = None) -> Any:
+        """Ask, and wait for the answer; `hear` takes what is said on the way to it.
+
+        Being cancelled tells the worker that nobody waits any more.
+        """
         number = next(self._numbers)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._open[number] = (answer, on_output)
+        self._open[number] = (answer, hear)
         self._channel.say({"say": "ask", "ask": number, "run": run, "what": what, "order": order})
         try:
             return await answer
@@ -42,14 +47,19 @@ class Asks:
             del self._open[number]
 
     def hear(self, message: wire.Said) -> None:
-        """Take an answer, or a line of what a command says."""
-        answer, on_output = self._open.get(message["ask"], (None, None))
+        """Take an answer, or something that is said on the way to it."""
+        answer, hear = self._open.get(message["ask"], (None, None))
         if answer is None or answer.done():
             return
         if message["do"] == "answer":
             answer.set_result(message["value"])
-        elif on_output is not None:
-            on_output(message["stream"], b64decode(message["line"]))
+        elif hear is not None:
+            hear(message)
+
+
+def _lines(on_output: OnOutput) -> Hear:
+    """Hear the lines of a command."""
+    return lambda message: on_output(message["stream"], b64decode(message["line"]))
 
 
 class AskedPreparer:
@@ -138,9 +148,9 @@ class AskedBox:
         self._run = run
 
     async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
-        answer = await self._asks.ask(self._run, "command", commands.command_to(order), on_output)
+        answer = await self._asks.ask(self._run, "command", commands.command_to(order), _lines(on_output))
         return commands.command_outcome_from(answer)
 
     async def run_python(self, order: PythonOrder, on_output: OnOutput) -> PythonOutcome:
-        answer = await self._asks.ask(self._run, "python", commands.python_to(order), on_output)
+        answer = await self._asks.ask(self._run, "python", commands.python_to(order), _lines(on_output))
         return commands.python_outcome_from(answer)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import uvloop
@@ -39,8 +40,13 @@ def serve(fd: int, **given: Any) -> None:
 
 async def serve_engine(end: socket.socket, given: Mapping[str, Any]) -> None:
     """Serve the worker at the other end until it hangs up."""
+    await serve_with(end, open_inside(**given))
+
+
+async def serve_with(end: socket.socket, opening: AbstractAsyncContextManager[Inside]) -> None:
+    """Serve the worker with what is opened here."""
     gone = asyncio.Event()
-    async with open_inside(**given) as inside:
+    async with opening as inside:
         runner = Runner(inside)
         spare_what_stays()
         channel = await Channel.open(end, hear=runner.hear, lost=lambda _: gone.set())

@@ -21,15 +21,17 @@ from schemas.outcome import ErrorKind, RunError
 from schemas.settings import ExecutionMode
 from workers.engine.bulkhead import Bulkheads, MemoryBulkheads
 from workers.engine.registry import HubRegistry, Registered, Registry
-from workers.nodes.node import NodeTools
+from workers.nodes.node import DEFAULT_HTTP_PLACES, NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
 from workers.runner.asks import AskedBox, AskedNode, AskedNodes, AskedPreparer, Asks
+from workers.runner.solo import AskedSolo
 from workers.sandboxes.base import CodeOrder, CodeOutcome, CodeSandbox, OnLog
 from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.box.plain import open_plain
+from workers.sandboxes.commands import CommandSandbox
 from workers.sandboxes.node.jail import NoJail
 from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8 import V8Pool
@@ -41,10 +43,13 @@ class Inside:
 
     code: StartedLater
     #: Where commands and Python run as children of this process; None where each gets a fresh box from the worker.
-    here: StartedPlain | None
+    here: CommandSandbox | None
+    #: The box is one node's own: nothing in it gets another.
+    alone: bool
     http: httpx.AsyncClient
     registry: Registry
     bulkheads: Bulkheads = field(default_factory=MemoryBulkheads)
+    http_places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DEFAULT_HTTP_PLACES))
 
     def tools_for(self, order: wire.Said, asks: Asks, run: int) -> NodeTools:
         """Make what the nodes of one run may use."""
@@ -60,16 +65,26 @@ class Inside:
             elsewhere=AskedNodes(asks, run),
             public_url=order["public_url"],
             egress=Egress(reach=order["reach"], hosts=tuple(order["hosts"])),
+            solo=None if self.alone else AskedSolo(asks, run),
+            http_places=self.http_places,
         )
 
 
 @asynccontextmanager
 async def open_inside(
-    *, mode: str, hub: str, proxy: str, with_code: bool, custom: list[JSONObject]
+    *,
+    mode: str,
+    hub: str,
+    proxy: str,
+    with_code: bool,
+    custom: list[JSONObject],
+    alone: bool = False,
+    http_places: int = DEFAULT_HTTP_PLACES,
 ) -> AsyncIterator[Inside]:
     """Open what the engine of a box in this mode has; `proxy` is the only way out, or empty.
 
     `with_code` starts the place for code at once, though nothing waits for it. `custom` describes operators' own nodes.
+    `alone` says that the box is one node's own: its commands run in here, whatever the mode, and nothing gets another.
     """
     _log_to_stderr()
     # A box that is one run's own is all the wall that its code needs; where an app's runs share one, code has its own.
@@ -77,16 +92,20 @@ async def open_inside(
     async with AsyncExitStack() as opened:
         code = StartedLater(_code_sandbox(single_use))
         opened.push_async_callback(code.aclose)
-        here = StartedPlain(_environment()) if single_use else None
+        here = StartedPlain(_environment()) if single_use or alone else None
         if here is not None:
             opened.push_async_callback(here.aclose)
         if with_code:
             code.start_soon()
         http = await opened.enter_async_context(open_proxied_client(proxy))
-        yield Inside(code=code, here=here, http=http, registry=_registry(Path(hub), custom))
+        yield Inside(
+            code=code, here=here, alone=alone, http=http, registry=registry_of(Path(hub), custom),
+            http_places=asyncio.Semaphore(http_places),
+        )  # fmt: skip
 
 
-def _registry(hub: Path, custom: list[JSONObject]) -> Registry:
+def registry_of(hub: Path, custom: list[JSONObject]) -> Registry:
+    """Give all node types; operators' own are asked for."""
     asked = [Registered(node_type, AskedNode(node_type.type)) for node_type in map(described, custom)]
     return HubRegistry(hub, custom={each.type.type: each for each in asked})
 
@@ -135,9 +154,9 @@ class StartedLater:
 
 
 class StartedPlain:
-    """A place for plain processes in this box, opened when the first is wanted."""
+    """A place for plain processes, opened when the first is wanted; without an environment they get a minimal one."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str] | None) -> None:
         self._environment = environment
         self._opening: asyncio.Task[NamespaceBox] | None = None
 

@@ -6,10 +6,13 @@ worker to runner:
     {"do": "cancel", "run"}
     {"do": "answer", "ask", "value"}                  to what was asked
     {"do": "output", "ask", "stream", "line"}         of a command that was asked for, base64
+    {"do": "told", "ask", "type", "data"}             of a node that was asked for, to be told as the run's own words;
+                                                      without a type: say (`solo_saved`) when those before are durable
 runner to worker:
     {"say": "ready"}                                  first of all
     {"say": "event", "run", "type", "data", "node_id", "time"}
-    {"say": "ask", "ask", "run", "what", "order"}     `what`: flush, prepare, command, python, shared, node, hook
+    {"say": "ask", "ask", "run", "what", "order"}     `what`: flush, prepare, command, python, shared, node, hook,
+                                                      solo, solo_saved
     {"say": "drop", "ask"}                            nobody waits for the answer any more
     {"say": "done", "run", "outcome"}                 last of a run
 

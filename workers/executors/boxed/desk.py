@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -18,13 +19,16 @@ from schemas.json import JSONValue
 from schemas.outcome import ErrorKind, RunError
 from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
+from workers.engine.solo import Solo
 from workers.executors.base import RunOrder
 from workers.executors.boxed import sharing
 from workers.executors.boxed.operators import Operators
+from workers.executors.boxed.told import ToldNode, run_alone
 from workers.preparation.preparer import Preparer
 from workers.runner import command_wire as commands
 from workers.runner import wire
 from workers.runner.channel import Channel
+from workers.runner.solo import solo_from
 from workers.sandboxes.box.base import NO_EGRESS, NO_USAGE, BoxLimits, OnOutput, Stopped
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.commands import CommandSandbox
@@ -36,6 +40,8 @@ Work: TypeAlias = Callable[[], Awaitable[JSONValue]]
 #: Questions of one box that may be open at once; what comes beyond waits.
 MOST_AT_ONCE = 64
 #: The most that a run may ask for, however it words its order: the same as what documents may say.
+#: Nodes of one box that run alone, or wait to.
+MOST_ALONE = 10_000
 CEILING = BoxLimits(
     timeout=timedelta(days=1), memory_mb=16_384, pids=4_096, file_size_mb=16_384, tmp_mb=16_384,
     max_output_bytes=100_000_000, open_files=4_096,
@@ -53,6 +59,8 @@ class Services:
     operators: Operators | None = None
     #: What the runs of an app share.
     shared: Shared = field(default_factory=Shared)
+    #: Runs nodes alone; None for those that are.
+    solo: Solo | None = None
 
 
 class Desk:
@@ -61,7 +69,10 @@ class Desk:
     def __init__(self, services: Services, egress: Egress) -> None:
         self._services = services
         self._egress = egress
-        self._open: dict[int, asyncio.Task[None]] = {}
+        #: By their numbers: whose they are, and what answers.
+        self._open: dict[int, tuple[RunOrder, asyncio.Task[None]]] = {}
+        #: Of nodes that run alone: who waits for their words to be durable.
+        self._told: dict[int, ToldNode] = {}
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
 
     def take(self, channel: Channel, order: RunOrder, events: EventSink, message: wire.Said) -> None:
@@ -88,29 +99,42 @@ class Desk:
                 work = partial(sharing.answer, self._services.shared, asked, app=order.app)
             case "node" if self._services.operators is not None:
                 work = partial(self._services.operators.run_node, order, events, asked)
+            case "solo" if self._services.solo is not None:
+                if len(self._told) >= MOST_ALONE:
+                    raise ValueError("more nodes that are to run alone than any flow has")
+                told = self._told[number] = ToldNode(channel, number)
+                work = partial(run_alone, self._services.solo, solo_from(asked, order), told)
+            case "solo_saved":
+                work = partial(self._saved, int(asked["ask"]))
             case "hook" if self._services.operators is not None:
                 work = partial(self._services.operators.tell, order, asked)
             case _:
                 raise ValueError(f"{what!r} is no question")
         task = asyncio.create_task(self._answer(channel, number, work), name=f"{what} for {order.run_id}")
-        self._open[number] = task
-        task.add_done_callback(lambda _: self._open.pop(number, None))
+        self._open[number] = (order, task)
+        task.add_done_callback(lambda _: self._close(number))
 
     def drop(self, number: int) -> None:
         """Stop what nobody waits for any more."""
-        if task := self._open.get(number):
-            task.cancel()
+        if number in self._open:
+            self._open[number][1].cancel()
+
+    async def settle(self, order: RunOrder) -> None:
+        """Stop what is open for this run, and return when it has stopped: nothing of it outlives the run."""
+        await _stop([task for asker, task in self._open.values() if asker is order])
 
     async def aclose(self) -> None:
         """Stop everything, and return when it has stopped."""
-        tasks = list(self._open.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _stop([task for _, task in self._open.values()])
+
+    def _close(self, number: int) -> None:
+        self._open.pop(number, None)
+        self._told.pop(number, None)
 
     async def _answer(self, channel: Channel, number: int, work: Work) -> None:
         try:
-            async with self._places:
+            # A node that runs alone may wait for long, and has places of its own to wait for.
+            async with contextlib.nullcontext() if number in self._told else self._places:
                 value = await work()
         except LostClaim:
             return  # another attempt has the run: this one is being stopped
@@ -122,6 +146,10 @@ class Desk:
 
     async def _prepared(self, asked: wire.Said) -> JSONValue:
         return wire.preparation_to(await self._services.preparer.prepare(wire.recipe_from(asked)))
+
+    async def _saved(self, number: int) -> JSONValue:
+        told = self._told.get(number)
+        return await told.saved() if told is not None else None  # the node is over, and waits for nothing
 
     async def _command(self, order: RunOrder, asked: wire.Said, on_output: OnOutput) -> JSONValue:
         try:
@@ -141,6 +169,12 @@ class Desk:
 
     def _egress_for(self, asked: wire.Said) -> Egress:
         return self._egress if asked["network"] is True else NO_EGRESS
+
+
+async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _flushed(events: EventSink) -> JSONValue:

@@ -116,6 +116,7 @@ class EngineBox:
             raise
         finally:
             del self._flights[number]
+            await self._desk.settle(order)
 
     def kill(self) -> None:
         """Kill the box now; its runs hear of it once it is confirmed dead."""

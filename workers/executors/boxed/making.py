@@ -56,16 +56,22 @@ async def open_engine_boxes(settings: Settings, *, holds: Callable[[], bool], sp
     return box
 
 
-async def make_engine_box(box: Box, mode: ExecutionMode, terms: Terms, services: Services, kind: Kind) -> EngineBox:
-    """Start an engine in a fresh box. Raises Unavailable when that does not work."""
+async def make_engine_box(
+    box: Box, mode: ExecutionMode, terms: Terms, services: Services, kind: Kind, *, alone: bool = False
+) -> EngineBox:
+    """Start an engine in a fresh box; `alone` says that the box is for one node. Raises Unavailable."""
     inside: JSONObject = {
         "mode": str(mode),
         "hub": _HUB,
         "proxy": _PROXY if kind.egress.reach != "none" else "",
         "with_code": kind.with_code,
+        "alone": alone,
+        "http_places": terms.http_places,
         "custom": services.operators.described() if services.operators is not None else [],
     }
-    order = ProgramOrder(app="engine", entry=_ENTRY, inputs=inside, limits=terms.limits(), egress=kind.egress)
+    order = ProgramOrder(
+        app="engine", entry=_ENTRY, inputs=inside, limits=kind.limits(terms.limits()), egress=kind.egress
+    )
     return await EngineBox.start(await box.start(order, _log_output), services, kind.egress)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from schemas.errors import FloError
 from workers.executors.base import RunOrder
 from workers.executors.boxed.engine_box import EngineBox
+from workers.sandboxes.box.base import BoxLimits
 from workers.sandboxes.box.egress import Egress
 
 log = structlog.get_logger()
@@ -23,11 +24,22 @@ class Kind:
     egress: Egress
     #: Its place for code is started ahead, too.
     with_code: bool
+    #: What it may use, if that is other than usual.
+    memory_mb: int | None = None
+    cpus: float | None = None
 
     @classmethod
     def for_run(cls, order: RunOrder) -> Kind:
         with_code = any(node.node_type.startswith(("code.", "hub.")) for node in order.document.nodes)
         return cls(egress=order.egress, with_code=with_code)
+
+    def limits(self, usual: BoxLimits) -> BoxLimits:
+        """Give what a box of this kind may use."""
+        return replace(usual, memory_mb=self.memory_mb or usual.memory_mb, cpus=self.cpus)
+
+    def fits(self, wanted: Kind) -> bool:
+        """Tell whether a box of this kind will do; one without its place for code started still does."""
+        return replace(self, with_code=wanted.with_code) == wanted
 
 
 MakeBox = Callable[[Kind], Awaitable[EngineBox]]
@@ -67,9 +79,9 @@ class BoxSupply:
         await asyncio.gather(*(box.aclose() for box in boxes))
 
     def _ready_one(self, kind: Kind) -> EngineBox | None:
-        """Find a box that fits; one without its place for code started still does."""
+        """Find a box that fits, at best one whose place for code is as it is wanted."""
         self._ready = [(made, box) for made, box in self._ready if not box.is_dead]
-        fitting = [one for one in self._ready if one[0].egress == kind.egress]
+        fitting = [one for one in self._ready if one[0].fits(kind)]
         best = max(fitting, key=lambda one: one[0].with_code == kind.with_code, default=None)
         if best is None:
             return None

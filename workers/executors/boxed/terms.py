@@ -25,6 +25,8 @@ class Terms:
     #: The worker has hooks that want to hear of every run.
     hooked: bool = False
     public_url: str = "http://127.0.0.1:8080"
+    #: Inline requests that a box has on their way at once.
+    http_places: int = 256
 
     def limits(self) -> BoxLimits:
         """Give what a box may use: enough for an engine and a V8 host with its threads."""

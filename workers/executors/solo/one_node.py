@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from schemas.flow import MAX_EXECUTION_TIME_MS, Connection, FlowDocument, FlowSettings, Node
 from schemas.json import JSONObject, JSONValue
-from schemas.outcome import Away, Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening
 from schemas.solo import made_to_stay
 from workers.engine.sink import EventSink
@@ -53,7 +53,7 @@ def one_node_run(order: SoloOrder) -> RunOrder:
             settings=FlowSettings(max_execution_time_ms=_longest(order)),
         ),
         payload=order.payload,
-        backend_config={},
+        backend_config=_wishes(order.node),
         past=past,
         egress=order.egress,
         may_park=False,
@@ -90,7 +90,7 @@ class Listener:
     async def flush(self) -> None:
         await self._events.flush()
 
-    def given(self, outcome: Outcome | Away) -> Mapping[str, JSONValue]:
+    def given(self, outcome: Outcome) -> Mapping[str, JSONValue]:
         """Give what the node gave; raise NodeError when its run ended in any other way."""
         match outcome:
             case Succeeded() if self._outputs is not None:
@@ -101,7 +101,7 @@ class Listener:
                 raise NodeError(_as_nodes(error, self._node))
             case Retry(reason=reason) | Cancelled(reason=reason):
                 raise NodeError(RunError(kind=ErrorKind.LOST, message=f"the node's own sandbox was lost: {reason}"))
-            case Parked() | Away():
+            case Parked():
                 raise NodeError(RunError(kind=ErrorKind.INTERNAL, message="its run was left where nobody waits for it"))
             case _:
                 assert_never(outcome)
@@ -113,6 +113,15 @@ def _earlier(order: SoloOrder) -> list[Happening]:
     earlier = [Happening(EventType.NODE_STARTED, {"attempt": order.attempt - 1}, node)] if order.attempt > 1 else []
     parts = [Happening(EventType.DATA, {"part": part, "value": value}, node) for part, value in order.kept.items()]
     return [*earlier, *parts]
+
+
+def _wishes(node: Node) -> JSONObject:
+    """Ask for the node's resources in the words of the executors; what is not asked for is as the operator has it."""
+    asked = node.resources
+    if asked is None:
+        return {}
+    wishes = {"memory_mb": asked.memory_mb, "cpus": asked.cpus}
+    return {key: value for key, value in wishes.items() if value is not None}
 
 
 def _longest(order: SoloOrder) -> int:

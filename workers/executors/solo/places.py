@@ -17,7 +17,7 @@ from schemas.run import EventType, Happening
 from schemas.solo import beyond
 from workers.engine.sink import EventSink
 from workers.engine.solo import SoloOrder
-from workers.executors.base import Executor
+from workers.executors.base import LocalExecutor
 from workers.executors.solo.one_node import Listener, one_node_run
 from workers.nodes.node import node_error
 
@@ -48,7 +48,9 @@ class SoloRuns:
     A box, a container or a pod is one for whom `open_executor` opens what makes those.
     """
 
-    def __init__(self, open_executor: Callable[[], Awaitable[Executor]], places: Places, *, bounds: SoloBounds) -> None:
+    def __init__(
+        self, open_executor: Callable[[], Awaitable[LocalExecutor]], places: Places, *, bounds: SoloBounds
+    ) -> None:
         self._open_executor = open_executor
         self._places = places
         self._bounds = bounds
