@@ -18,10 +18,11 @@ def doctor(*, as_json: AsJSON = False) -> None:
     from flo.cli.tables import print_table
     from flo.doctor.boxes import boxes
     from flo.doctor.checks import ALL
+    from flo.doctor.executors import http_executors
 
     with ThreadPoolExecutor() as threads:
         asked = threads.submit(boxes, os.environ)
-        findings = list(threads.map(lambda check: check(os.environ), ALL))
+        findings = list(threads.map(lambda check: check(os.environ), (*ALL, http_executors)))
         findings += asked.result()
     stopped_by = [finding.name for finding in findings if finding.needed and not finding.ok]
     if as_json:

@@ -19,6 +19,9 @@ _SETUP = "run scripts/setup"
 #: Proves that an isolate can be made and runs code.
 _ISOLATE = "const ivm = require('isolated-vm'); console.log(new ivm.Isolate().createContextSync().evalSync('6 * 7'))"
 
+#: Where `browser.render` looks for it, in the same order.
+_CHROMIUM = ("/usr/lib/chromium/chromium", "/usr/lib/chromium-browser/chromium-browser", "/usr/bin/chromium")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -92,6 +95,14 @@ def v8_isolates(environ: Mapping[str, str]) -> Finding:
     return Finding(name="v8 isolates", ok=ok, detail=detail, fix=_SETUP, needed=True)
 
 
+def chromium(environ: Mapping[str, str]) -> Finding:
+    binary = next((path for path in _CHROMIUM if os.access(path, os.X_OK)), None)
+    said = ask(binary, "--version") if binary else None
+    detail = said.text if said else "browser.render can't work without it"
+    fix = "sudo apt-get install chromium"
+    return Finding(name="chromium", ok=said is not None and said.ok, detail=detail, fix=fix)
+
+
 def docker(environ: Mapping[str, str]) -> Finding:
     said = ask("docker", "version", "--format", "{{.Server.Version}}")
     detail = f"daemon {said.text}" if said.ok else said.text
@@ -118,8 +129,8 @@ def aws_lambda(environ: Mapping[str, str]) -> Finding:
 
 
 def sqs(environ: Mapping[str, str]) -> Finding:
-    if find_spec("boto3") is None or find_spec("pycurl") is None:
-        return Finding(name="sqs", ok=False, detail="no client (boto3, pycurl)", fix="uv sync --extra sqs")
+    if find_spec("boto3") is None:
+        return Finding(name="sqs", ok=False, detail="no client (boto3)", fix="uv sync --extra sqs")
     return Finding(name="sqs", ok=_has_aws_key(environ), detail=_aws_detail(environ), fix=_AWS_FIX)
 
 
@@ -144,6 +155,7 @@ ALL: tuple[Check, ...] = (
     redis,
     node,
     v8_isolates,
+    chromium,
     docker,
     kubernetes,
     aws_lambda,
