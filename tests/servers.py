@@ -367,6 +367,48 @@ def _load_runner_image(host: str) -> str:
     return name
 
 
+def lambda_emulator() -> Path:
+    """Give AWS's runtime interface emulator for Lambda."""
+    found = next(Path(__file__).parents[1].glob(".cache/lambda-rie-*/aws-lambda-rie"), None)
+    if found is None:
+        missing("AWS's Lambda emulator", "scripts/lambda-rie")
+    assert found is not None
+    return found
+
+
+@dataclass
+class LambdaServer:
+    """A Lambda of the test's own (tests/lambda_double)."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use it."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": "eu-west-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+
+@contextlib.contextmanager
+def run_lambda(*options: str) -> Iterator[LambdaServer]:
+    """Run the double on a free port; its instances start when they are invoked, and end with it."""
+    lambda_emulator()
+    command = [sys.executable, "-P", "-m", "tests.lambda_double", *options]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield LambdaServer(process.stdout.readline().rsplit(" ", 1)[1].strip())
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
 @dataclass
 class PostgresServer:
     """A Postgres of the test's own, which it may stop as a crash would and start again with its data."""
