@@ -26,6 +26,7 @@ from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.preparer import CachingPreparer
 from workers.runner.protocol import LineSink
+from workers.runner.standalone import StandaloneSolo
 from workers.sandboxes.box.egress import egress_to
 from workers.sandboxes.box.open import open_box
 from workers.sandboxes.commands import CommandSandbox, NoBox
@@ -139,7 +140,7 @@ async def _in_mode(
         backend_config={}, may_park=False,
     )  # fmt: skip
     async with AsyncExitStack() as opened:
-        openings = Openings(settings)
+        openings = Openings(settings, standalone=True)
         opened.push_async_callback(openings.aclose)
         modes = ModeExecutor(openings.all(), settings=settings, limits=NoLimits(), catalog=catalog)
         opened.push_async_callback(modes.aclose)
@@ -164,6 +165,8 @@ async def open_tools(
         preparer = CachingPreparer.open(settings)
         opened.push_async_callback(preparer.aclose)
         http = await opened.enter_async_context(open_client(allow_private_network=settings.allow_private_network))
+        solo = StandaloneSolo(settings)
+        opened.push_async_callback(solo.aclose)
         yield NodeTools(
             code=code,
             http=http,
@@ -174,4 +177,6 @@ async def open_tools(
             inline_http_cap=timedelta(seconds=settings.inline_http_max_duration),
             preparer=preparer,
             egress=egress_to(settings.reach),
+            solo=solo,
+            http_places=asyncio.Semaphore(settings.max_inline_http),
         )

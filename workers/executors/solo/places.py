@@ -59,13 +59,19 @@ class SoloRuns:
         self._check(order.node)
         listener = Listener(order.node, events)
         async with self._places.one(events):
+            executor = await self._opened(order)
             try:
-                executor = await self._open_executor()
                 outcome = await executor.run(one_node_run(order), listener)
-            except Unavailable as reason:
-                log.error("solo.unavailable", app=order.app, run_id=order.run_id, reason=str(reason))
-                raise node_error(ErrorKind.FORBIDDEN, f"no sandbox for a node that runs alone: {reason}") from None
+            except Unavailable as reason:  # now; sandboxes of this kind do work here
+                raise node_error(ErrorKind.LOST, f"no sandbox for a node that runs alone: {reason}") from None
         return listener.given(outcome)
+
+    async def _opened(self, order: SoloOrder) -> LocalExecutor:
+        try:
+            return await self._open_executor()
+        except Unavailable as reason:
+            log.error("solo.unavailable", app=order.app, run_id=order.run_id, reason=str(reason))
+            raise node_error(ErrorKind.FORBIDDEN, f"no sandbox for a node that runs alone: {reason}") from None
 
     def _check(self, node: Node) -> None:
         """Hold a node to the bounds of this worker; they may have changed since its flow was pushed."""

@@ -64,7 +64,7 @@ async def open_modes(
     settings: Settings, limits: LimitsOfApps, *, holds: Callable[[], bool] = lambda: True
 ) -> AsyncIterator[tuple[ModeExecutor, ExecutionMode]]:
     """Open the same modes that a worker has. Raises Unavailable with the reason."""
-    openings = Openings(settings, holds=holds)
+    openings = Openings(settings, holds=holds, limits=limits)
     catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
     modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
     try:
