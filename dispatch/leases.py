@@ -87,6 +87,14 @@ class WorkerLease:
             )
 
 
+async def dead_among(store: Store, ids: Collection[str], *, lease: timedelta) -> set[str]:
+    """Tell which of these workers are taken for dead: known, and without a heartbeat for a lease, or stopped."""
+    alive = (workers.c.heartbeat_at >= datetime.now(UTC) - lease) & workers.c.stopped_at.is_(None)
+    async with store.read() as connection:
+        rows = await connection.execute(select(workers.c.id, alive).where(workers.c.id.in_(ids)))
+        return {worker for worker, is_alive in rows if not is_alive}
+
+
 class Leadership:
     """One replica's claim to duties. The holder renews; another takes over when it has stopped doing so."""
 

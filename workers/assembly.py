@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
 from dispatch.bell import Topic, open_bell
 from dispatch.feed import Feed
-from dispatch.leases import WorkerIdentity, WorkerLease
+from dispatch.leases import WorkerIdentity, WorkerLease, dead_among
 from dispatch.queues.celery_app import control_url
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
@@ -26,8 +28,10 @@ from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
 from workers.engine.shared import Shared
 from workers.executors.choose import ExecutorChoice
+from workers.executors.docker.sweep import Sweeper
 from workers.executors.http.executor import HttpExecutor
 from workers.executors.http.signing import open_signing
+from workers.executors.loan import LoanBook
 from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 from workers.heartbeat import Heartbeat
@@ -92,6 +96,12 @@ class Assembly:
         self._closing.append(http.aclose)
         docker = openings.docker(limits, catalog)
         self._closing.append(docker.aclose)
+        if openings.containers.is_near:
+            sweeper = Sweeper(
+                openings.containers.yard.daemon, partial(dead_among, store, lease=settings.lease), every=settings.lease
+            )
+            self._closing.append(_ended(asyncio.create_task(sweeper.run(), name="containers of dead workers")))
+        kubernetes = self._kubernetes(store, LoanBook(store, writer, limits, signing), limits)
         mode = await modes.start()
         log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
@@ -148,3 +158,13 @@ class Assembly:
                 await self._beating
         while self._closing:
             await self._closing.pop()()
+
+
+def _ended(task: asyncio.Task[None]) -> Callable[[], Awaitable[None]]:
+    """Give what ends a task that goes on for ever."""
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    return end

@@ -100,12 +100,13 @@ class DockerExecutor:
             image=shape.image, memory_mb=shape.memory_mb, cpus=shape.cpus, runtime=shape.runtime,
             labels={"flo.role": "engine"},
         )  # fmt: skip
-        try:
-            program = await self._place.way.start(spec, "engine", inside, kind.egress, _log_output)
-        except NotThere as gone:
-            images.forget(shape.image)
-            raise Unavailable(f"the image {shape.image} is no longer there: {gone}") from None
-        box = await EngineBox.start(program, services, kind.egress)
+        async with self._place.yard.starts:
+            try:
+                program = await self._place.way.start(spec, "engine", inside, kind.egress, _log_output)
+            except NotThere as gone:
+                images.forget(shape.image)
+                raise Unavailable(f"the image {shape.image} is no longer there: {gone}") from None
+            box = await EngineBox.start(program, services, kind.egress)
         self._programs[box] = program
         return box
 

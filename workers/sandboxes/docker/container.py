@@ -121,7 +121,8 @@ class Yard:
     def __init__(self, daemon: Daemon, *, owner: str) -> None:
         self.daemon = daemon
         self._owner = owner
-        self._starting = asyncio.Semaphore(_STARTS_AT_ONCE)
+        #: To be held from before a container is started until what is in it is at work.
+        self.starts = asyncio.Semaphore(_STARTS_AT_ONCE)
         self._living: dict[str, Container] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -133,21 +134,20 @@ class Yard:
 
         Raises NoDaemon, NotThere (the image is not there) or Declined; whatever it raises, no container is left.
         """
-        async with self._starting:
-            if self._is_closed:
-                raise Unavailable("the place for containers is closing")
-            name = f"flo-{secrets.token_hex(8)}"
-            config = spec.config() | {"Labels": {**spec.labels, OWNER: self._owner}}
-            # What was asked of the daemon can't be taken back: if nobody waits any more, it is cleaned up afterwards.
-            making = asyncio.ensure_future(self.daemon.ask(lambda c: c.create_container_from_config(config, name)))
-            try:
-                id_ = (await asyncio.shield(making))["Id"]
-                attached = await Attached.open(await self.daemon.attach(id_), hear)
-                await self.daemon.ask(lambda client: client.start(id_))
-            except BaseException:
-                self._clean_up(name, making)
-                raise
-            container = Container(self.daemon, id_, attached, held_until)
+        if self._is_closed:
+            raise Unavailable("the place for containers is closing")
+        name = f"flo-{secrets.token_hex(8)}"
+        config = spec.config() | {"Labels": {**spec.labels, OWNER: self._owner}}
+        # What was asked of the daemon can't be taken back: if nobody waits any more, it is cleaned up afterwards.
+        making = asyncio.ensure_future(self.daemon.ask(lambda c: c.create_container_from_config(config, name)))
+        try:
+            id_ = (await asyncio.shield(making))["Id"]
+            attached = await Attached.open(await self.daemon.attach(id_), hear)
+            await self.daemon.ask(lambda client: client.start(id_))
+        except BaseException:
+            self._clean_up(name, making)
+            raise
+        container = Container(self.daemon, id_, attached, held_until)
         self._living[container.id] = container
         container.ending.add_done_callback(lambda _: self._over(container))
         return container

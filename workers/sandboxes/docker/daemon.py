@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from schemas.errors import FloError, Unavailable
@@ -15,6 +16,8 @@ from workers.sandboxes.docker.tls import as_plain
 
 T = TypeVar("T")
 
+#: Where a machine's own daemon listens.
+SOCKET = Path("/var/run/docker.sock")
 #: Questions to the daemon that are open at once; each has a thread.
 _AT_ONCE = 16
 #: Seconds after which a daemon that says nothing is taken to be away.
@@ -39,7 +42,7 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         """Raises Unavailable where the SDK is not installed."""
-        self.url = settings.docker_host or "unix:///var/run/docker.sock"
+        self.url = settings.docker_host or f"unix://{SOCKET}"
         self._settings = settings
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="docker")
         self._client: Any = None

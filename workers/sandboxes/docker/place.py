@@ -10,7 +10,7 @@ from datetime import timedelta
 from schemas.settings import Settings
 from workers.sandboxes.box.proxy import Network
 from workers.sandboxes.docker.container import Yard
-from workers.sandboxes.docker.daemon import Daemon
+from workers.sandboxes.docker.daemon import SOCKET, Daemon
 from workers.sandboxes.docker.images import Images
 from workers.sandboxes.docker.runner import LeaseLeft, Way
 
@@ -45,6 +45,11 @@ class DockerPlace:
             network = replace(network, is_allowed=lambda _: True)
         way = Way(yard=yard, lease_left=lease_left, network=network)
         return cls(settings=settings, yard=yard, images=Images(daemon), way=way)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether there seems to be a daemon: one is named, or this machine's has its socket."""
+        return self.settings.docker_host is not None or SOCKET.exists()
 
     async def aclose(self) -> None:
         """Kill and confirm dead whatever is left."""
