@@ -53,6 +53,13 @@ def docker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.
 
 
 @pytest.fixture(scope="session")
+def lambda_server() -> Iterator[servers.LambdaServer]:
+    """A Lambda with functions that run Flo, each four times at once."""
+    with servers.run_lambda() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     with servers.run_postgres() as url:
         yield url

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from executor_places import EXECUTORS, Place, javascript, opened_executor, running_executor, told
+from lambda_places import FUNCTIONS, opened_lambda
 
 from dispatch.claims import LostClaim
 from schemas.outcome import ErrorKind, Succeeded
@@ -32,6 +33,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
 async def place(request: pytest.FixtureRequest, tmp_path: Path, programs: dict[str, str]) -> AsyncIterator[Place]:
     if request.param == "docker":
         programs = request.getfixturevalue("docker_server").environment
+    if request.param in FUNCTIONS:
+        async with opened_lambda(request.param, request.getfixturevalue("lambda_server")) as opened:
+            yield opened
+        return
     async with opened_executor(request.param, tmp_path, programs) as opened:
         yield opened
 
