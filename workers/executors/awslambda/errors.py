@@ -9,7 +9,7 @@ LambdaTrouble
 
 from __future__ import annotations
 
-import orjson
+from schemas.json import loads
 
 
 class LambdaTrouble(Exception):
@@ -41,7 +41,7 @@ class FunctionFailed(LambdaTrouble):
 def failure_in(payload: bytes) -> FunctionFailed:
     """Read what Lambda says of a function that failed."""
     try:
-        said = orjson.loads(payload)
+        said = loads(payload)
         return FunctionFailed(str(said.get("errorType", "")), str(said.get("errorMessage", "")))
     except (ValueError, AttributeError):
         return FunctionFailed("", payload[:1000].decode(errors="replace"))

@@ -7,8 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import orjson
-
+from schemas.json import loads
 from schemas.outcome import Outcome
 from schemas.outcome_words import outcome_from
 from schemas.run import Happening
@@ -48,7 +47,7 @@ class Listener:
 
     async def _hear(self, line: bytes) -> Outcome | Told | None:
         try:
-            said = orjson.loads(line)
+            said = loads(line)
             if "say" in said:
                 return await self._line(said)
             if "errorMessage" in said:

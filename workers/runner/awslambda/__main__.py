@@ -12,11 +12,11 @@ import sys
 import time
 from collections.abc import AsyncIterator
 
-import orjson
 import uvloop
 
 from dispatch.telemetry.logs import configure_logs
 from schemas.errors import FloError
+from schemas.json import loads
 from schemas.settings import Settings, load_settings
 from workers.runner.awslambda.function import Function, open_function
 from workers.runner.awslambda.runtime import Invocation, RuntimeApi
@@ -52,7 +52,7 @@ async def _take_invocations(api: RuntimeApi, settings: Settings) -> None:
 
 
 async def _chunks(function: Function, invocation: Invocation) -> AsyncIterator[bytes]:
-    call = call_from(orjson.loads(invocation.event))
+    call = call_from(loads(invocation.event))
     async for chunk in function.stream(call, left=invocation.deadline - time.time()):
         yield chunk
 

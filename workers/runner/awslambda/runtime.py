@@ -12,10 +12,8 @@ import base64
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-import orjson
-
 from schemas.errors import FloError
-from schemas.json import JSONObject
+from schemas.json import JSONObject, to_bytes
 
 _VERSION = "/2018-06-01/runtime"
 _ERROR_TYPE, _ERROR_BODY = "Lambda-Runtime-Function-Error-Type", "Lambda-Runtime-Function-Error-Body"
@@ -73,7 +71,7 @@ class RuntimeApi:
     async def fail(self, error: BaseException, *, invocation: Invocation | None = None) -> None:
         """Say that an invocation, or the start, failed."""
         path = f"/invocation/{invocation.id}/error" if invocation is not None else "/init/error"
-        await self._ask("POST", path, body=orjson.dumps(_as_error(error)), **{_ERROR_TYPE: type(error).__name__})
+        await self._ask("POST", path, body=to_bytes(_as_error(error)), **{_ERROR_TYPE: type(error).__name__})
 
     async def _ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[Mapping[str, str], bytes]:
         reader, writer = await asyncio.open_connection(self._host, self._port)
@@ -100,7 +98,7 @@ async def _write_chunks(writer: asyncio.StreamWriter, chunks: AsyncIterator[byte
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001  the edge of an invocation: its caller must hear of it
-        body = base64.b64encode(orjson.dumps(_as_error(error))).decode()
+        body = base64.b64encode(to_bytes(_as_error(error))).decode()
         return {_ERROR_TYPE: type(error).__name__, _ERROR_BODY: body}
     return {}
 

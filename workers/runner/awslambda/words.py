@@ -18,12 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.app import AppLimits
 from schemas.errors import FloError
-from schemas.json import JSONObject
+from schemas.json import JSONObject, loads
 from schemas.outcome import Failed, RunError
 from schemas.outcome_words import outcome_to
 from workers.executors.base import RunOrder
@@ -125,6 +124,6 @@ def _body_of(event: Any) -> Any:
         return event
     body = event.get("body") or ""
     try:
-        return orjson.loads(base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body)
+        return loads(base64.b64decode(body, validate=True) if event.get("isBase64Encoded") else body)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
