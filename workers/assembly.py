@@ -20,13 +20,15 @@ from dispatch.queues.celery_app import control_url
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
+from schemas.errors import Unavailable
 from schemas.job import Job
 from schemas.npm import NpmAllow
 from schemas.settings import ExecutionMode, ExecutorName, Settings
-from workers.app_limits import StoredLimits
+from workers.app_limits import LimitsOfApps, StoredLimits
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
 from workers.engine.shared import Shared
+from workers.executors.awslambda.executor import LambdaExecutor
 from workers.executors.choose import ExecutorChoice
 from workers.executors.docker.sweep import Sweeper
 from workers.executors.http.executor import HttpExecutor
@@ -37,6 +39,9 @@ from workers.executors.openings import Openings
 from workers.heartbeat import Heartbeat
 from workers.morgue import Morgue
 from workers.shared_in_sql import StoredBreakers, StoredResults
+
+if TYPE_CHECKING:
+    from workers.executors.kubernetes.executor import KubernetesExecutor
 
 log = structlog.get_logger()
 
@@ -101,7 +106,13 @@ class Assembly:
                 openings.containers.yard.daemon, partial(dead_among, store, lease=settings.lease), every=settings.lease
             )
             self._closing.append(_ended(asyncio.create_task(sweeper.run(), name="containers of dead workers")))
-        kubernetes = self._kubernetes(store, LoanBook(store, writer, limits, signing), limits)
+        book = LoanBook(store, writer, limits, signing)
+        functions = {
+            name: LambdaExecutor(settings, name=name, limits=limits, book=book)
+            for name in (ExecutorName.LAMBDA_INVOKE, ExecutorName.LAMBDA_STREAM)
+        }
+        self._closing.extend(one.aclose for one in functions.values())
+        kubernetes = self._kubernetes(store, book, limits)
         mode = await modes.start()
         log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
@@ -116,6 +127,8 @@ class Assembly:
                     ExecutorName.NAMESPACE: NamespaceExecutor(modes),
                     ExecutorName.HTTP: http,
                     ExecutorName.DOCKER: docker,
+                    **functions,
+                    **kubernetes,
                 },
                 default=settings.executor,
             ),
@@ -126,12 +139,29 @@ class Assembly:
         await lease.begin(mode)
         self._closing.append(lease.end)
         self._closing.append(writer.settle)
+        for cluster in kubernetes.values():
+            self._closing.append(cluster.aclose)
+            cluster.start()
         bell.listen(Topic.CANCEL, lambda run_id: self.dispatcher.cancel(str(run_id), "cancelled on request"))
         heartbeat = Heartbeat(
             store=store, lease=lease, dispatcher=self.dispatcher, period=settings.heartbeat, owner=identity.id
         )
         self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         self._beating.add_done_callback(self._heart_stopped)
+
+    def _kubernetes(self, store: Store, book: LoanBook, limits: LimitsOfApps) -> dict[ExecutorName, KubernetesExecutor]:
+        """Give the executor for a cluster, where one is named. Raises Unavailable with what it lacks."""
+        settings = self._settings
+        if settings.k8s_executor_image is None and settings.executor is not ExecutorName.KUBERNETES_JOB:
+            return {}
+        try:  # the client is an extra
+            from workers.executors.kubernetes.opening import open_kubernetes
+        except ImportError as error:
+            raise Unavailable(
+                f"Kubernetes Jobs need the client ({error}); install it: pip install 'flo[k8s]'"
+            ) from error
+        opened = open_kubernetes(settings, store, limits=limits, book=book, owner=self._identity.id)
+        return {ExecutorName.KUBERNETES_JOB: opened}
 
     def _call(self, jobs: Sequence[Job]) -> None:
         self.dispatcher.call(jobs)
