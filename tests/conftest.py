@@ -65,6 +65,15 @@ def postgres_server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def kubernetes_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables that name a cluster."""
+    from tests.k8s_double.running import a_cluster
+
+    with a_cluster(tmp_path_factory.mktemp("kubernetes")) as variables:
+        yield variables
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"

@@ -32,7 +32,7 @@ from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 
 #: In the order in which they were made; `-k` chooses one.
-EXECUTORS = ("inline", "namespace", "http", "docker", "lambda_invoke", "lambda_stream")
+EXECUTORS = ("inline", "namespace", "http", "docker", "lambda_invoke", "lambda_stream", "kubernetes_job")
 #: Those that hand their runs to another program over the network.
 REMOTE = ("http",)
 #: How long a worker of the tests is sure of its runs: longer than any test.

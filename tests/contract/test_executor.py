@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from executor_places import EXECUTORS, Place, javascript, opened_executor, running_executor, told
+from kubernetes_place import opened_kubernetes
 from lambda_places import FUNCTIONS, opened_lambda
 
 from dispatch.claims import LostClaim
@@ -35,6 +36,10 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path, programs: dict[s
         programs = request.getfixturevalue("docker_server").environment
     if request.param in FUNCTIONS:
         async with opened_lambda(request.param, request.getfixturevalue("lambda_server")) as opened:
+            yield opened
+        return
+    if request.param == "kubernetes_job":
+        async with opened_kubernetes(tmp_path, request.getfixturevalue("kubernetes_cluster")) as opened:
             yield opened
         return
     async with opened_executor(request.param, tmp_path, programs) as opened:

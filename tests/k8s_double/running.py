@@ -30,6 +30,11 @@ class Double:
     kubeconfig: Path
     process: subprocess.Popen[str]
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a worker is given to use it."""
+        return {"KUBECONFIG": str(self.kubeconfig), "K8S_NAMESPACE": NAMESPACE, "K8S_EXECUTOR_IMAGE": IMAGE}
+
     def misbehave(self, act: str, **said: Any) -> None:
         httpx.post(f"{self.url}/double/{act}", json=said, timeout=10).raise_for_status()
 
@@ -57,6 +62,19 @@ def running_double(folder: Path, *options: str) -> Iterator[Double]:
         process.terminate()
         process.wait(timeout=30)
         process.stdout.close()
+
+
+@contextmanager
+def a_cluster(folder: Path) -> Iterator[dict[str, str]]:
+    """Give the variables that name a cluster: the one that KUBECONFIG names, or a double.
+
+    A real one needs K8S_NAMESPACE and K8S_EXECUTOR_IMAGE, and FLO_TEST_HOST: where its pods reach this machine.
+    """
+    if "KUBECONFIG" in os.environ:
+        yield {name: os.environ[name] for name in ("KUBECONFIG", "K8S_NAMESPACE", "K8S_EXECUTOR_IMAGE")}
+        return
+    with running_double(folder) as double:
+        yield double.variables
 
 
 def _kubeconfig(folder: Path, url: str, token: str) -> Path:

@@ -34,6 +34,7 @@ from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.bundler import Platform
 from workers.preparation.preparer import CachingPreparer
+from workers.runner.inside import StartedLater, StartedPlain
 from workers.sandboxes.base import CodeSandbox
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.open import open_box
@@ -95,8 +96,13 @@ class Openings:
         }
 
     async def in_this_box(self) -> LocalExecutor:
-        """Give an executor for a process that is in the box of its only run already: a pod, a container."""
-        return await self._plain()
+        """Give an executor for a process that is in the box of its only run already: a pod, a container.
+
+        What the run does not need is never started; what is lost in there is the run's own doing.
+        """
+        code, here = StartedLater(PlainNodePool(hosts=1)), StartedPlain(None)
+        self._closing += [code.aclose, here.aclose]
+        return self._inline(code, here, self._preparer("node"), self.solo.for_mode(ExecutionMode.UNSANDBOXED))
 
     def docker(self, limits: LimitsOfApps, catalog: Catalog) -> DockerExecutor:
         """Give the executor whose runs have containers; what those need is opened with the first."""

@@ -65,6 +65,14 @@ class Cluster:
             return False
         return True
 
+    async def has_job(self, name: str) -> bool:
+        """Tell whether there is a Job of this name. Raises ClusterAway or Rejected."""
+        try:
+            await self._ask("GET", "jobs", name)
+        except _Missing:
+            return False
+        return True
+
     async def end_of_log(self, pod: str) -> str:
         """Give the last lines of a pod's log; nothing where there is none. Raises ClusterAway or Rejected."""
         query = {"tailLines": str(_LOG_LINES), "limitBytes": str(_LOG_BYTES), "container": "runner"}
@@ -184,6 +192,8 @@ def _of_status(status: object, message: str) -> Exception:
             return _Missing(message)
         case HTTPStatus.GONE:
             return TooOld(message)
+        case HTTPStatus.FORBIDDEN if "exceeded quota" in message:
+            return ClusterAway(f"the cluster has no room: {message}")
         case HTTPStatus.TOO_MANY_REQUESTS:
             return ClusterAway(f"the cluster's API is too busy: {message}")
         case int() if status < HTTPStatus.INTERNAL_SERVER_ERROR:

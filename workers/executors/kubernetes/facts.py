@@ -54,6 +54,13 @@ class PodFacts:
     #: Why the cluster took its node away (condition DisruptionTarget).
     disrupted: str | None = None
     memory: str = ""
+    #: The cluster has it no more; what it said last may still tell why.
+    gone: bool = False
+
+    @property
+    def dead(self) -> bool:
+        """Tell whether nothing of it runs any more, as far as the cluster can know."""
+        return self.gone or self.exit_code is not None or self.phase in ("Succeeded", "Failed")
 
 
 def job_facts(job: Object) -> JobFacts | None:
@@ -91,7 +98,6 @@ def pod_facts(pod: Object) -> PodFacts | None:
     unplaced = conditions.get("PodScheduled", {})
     moved = conditions.get("DisruptionTarget")
     limits = _part(_part(next(_ours(_part(pod, "spec").get("containers")), {}), "resources"), "limits")
-    # A Job that is over its time ends its pod from outside: the signal tells nothing of the run.
     return PodFacts(
         name=str(metadata.get("name", "")),
         job=job,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import structlog
 
@@ -62,6 +63,7 @@ class Mirror:
         if kind == "jobs":
             before = self.jobs
             self.jobs = {facts.name: facts for facts in map(job_facts, listed) if facts is not None}
+            self.pods = {name: pod for name, pod in self.pods.items() if name in self.jobs or not pod.gone}
             self.lists += 1
             for name in before.keys() | self.jobs.keys():
                 self._on_change(name)
@@ -76,13 +78,16 @@ class Mirror:
         if kind == "jobs" and (job := job_facts(object_)) is not None:
             if type_ == "DELETED":
                 self.jobs.pop(job.name, None)
-                self.pods.pop(job.name, None)
+                if (last := self.pods.get(job.name)) is not None and last.gone:
+                    del self.pods[job.name]
             else:
                 self.jobs[job.name] = job
             self._on_change(job.name)
         elif kind == "pods" and (pod := pod_facts(object_)) is not None:
-            # What a pod said last counts also when it is gone: why its node took it away, for one.
-            self.pods[pod.job] = pod
-            if type_ == "DELETED" and pod.job not in self.jobs:
-                del self.pods[pod.job]
+            if type_ != "DELETED":
+                self.pods[pod.job] = pod
+            elif pod.job in self.jobs:
+                self.pods[pod.job] = replace(pod, gone=True)
+            else:
+                self.pods.pop(pod.job, None)
             self._on_change(pod.job)

@@ -42,6 +42,9 @@ class Verdict:
     message: str
     #: The end of the container's log says more.
     has_log: bool = False
+    #: Nothing of the attempt is alive. Else the run may go to another only when its loan has run out: what is left of
+    #: the attempt, on a node that nobody reaches, has stopped itself by then.
+    sure: bool = True
 
     def outcome(self, log: str = "") -> Outcome:
         """Give what is recorded; `log` is the end of what the container said."""
@@ -52,14 +55,21 @@ class Verdict:
 
 
 def judge(
-    job: JobFacts | None, pod: PodFacts | None, *, so_for: timedelta, starts_within: timedelta, was_there: bool
+    job: JobFacts | None,
+    pod: PodFacts | None,
+    *,
+    so_for: timedelta,
+    starts_within: timedelta,
+    was_there: bool,
+    begun: bool,
 ) -> Verdict | None:
     """Say how an attempt that has not ended in SQL did end, or None while it may go on.
 
-    `so_for` is how long Job and pod have looked as they do; `was_there` tells that the Job was seen before.
+    `so_for` is how long Job and pod have been in this `stage`; `was_there` tells that the Job was seen before, `begun`
+    that its pod has taken the order.
     """
     if job is None:
-        return _without_job(so_for, starts_within, was_there=was_there)
+        return _without_job(pod, so_for, starts_within, was_there=was_there or begun)
     if job.succeeded:
         return _lost("the Job ended well, but the attempt never said how") if so_for >= LAST_WORD else None
     if job.failed == "DeadlineExceeded":
@@ -69,7 +79,7 @@ def judge(
     exited = pod is not None and pod.phase == "Failed"
     if (job.failed is not None and exited) or ((job.failed is not None or exited) and so_for >= BOTH_TOLD):
         return _exited(pod) if pod is not None and exited else _given_up(job)
-    return _not_begun(pod, so_for, starts_within)
+    return None if begun else _not_begun(pod, so_for, starts_within)
 
 
 def stage(job: JobFacts | None, pod: PodFacts | None) -> str:
@@ -87,7 +97,11 @@ def stage(job: JobFacts | None, pod: PodFacts | None) -> str:
     return "no image" if pod.waiting in _PULLING else "beginning"
 
 
-def _without_job(so_for: timedelta, starts_within: timedelta, *, was_there: bool) -> Verdict | None:
+def _without_job(
+    pod: PodFacts | None, so_for: timedelta, starts_within: timedelta, *, was_there: bool
+) -> Verdict | None:
+    if pod is not None and not pod.dead:
+        return None  # it is being ended
     if was_there:
         return _lost("somebody deleted the run's Job")
     # Its worker may be about to create it, for as long as it has patience with the API.
@@ -112,11 +126,12 @@ def _of_pod(pod: PodFacts) -> Verdict | None:
             message=f"the run wrote more than it may and was evicted: {_said(pod.message)}; write less to /tmp",
         )
     if pod.reason == "Evicted":
-        return _lost(f"its node evicted the run: {_said(pod.message)}")
-    if pod.reason in _NODE_GONE or pod.phase == "Unknown":
-        return _lost(f"the run's node was lost ({pod.reason or pod.phase}): {_said(pod.message)}")
+        return _lost(f"its node evicted the run: {_said(pod.message)}", sure=pod.dead)
     if pod.disrupted is not None:
-        return _lost(f"the cluster took the run's node away: {_said(pod.disrupted)}")
+        return _lost(f"the cluster took the run's node away: {_said(pod.disrupted)}", sure=pod.exit_code is not None)
+    if pod.reason in _NODE_GONE or pod.phase == "Unknown":
+        why = f"the run's node was lost ({pod.reason or pod.phase}): {_said(pod.message)}"
+        return _lost(why, sure=pod.exit_code is not None)
     return None
 
 
@@ -192,8 +207,8 @@ def _too_long() -> Verdict:
     )
 
 
-def _lost(why: str) -> Verdict:
-    return Verdict(kind=None, message=why)
+def _lost(why: str, *, sure: bool = True) -> Verdict:
+    return Verdict(kind=None, message=why, sure=sure)
 
 
 def _is_its_own_doing(message: str) -> bool:

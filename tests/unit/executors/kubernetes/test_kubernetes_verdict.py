@@ -45,7 +45,7 @@ def waiting(reason: str) -> PodFacts:
 def judged(
     job: JobFacts | None, pod: PodFacts | None, *, so_for: timedelta = LONG, was_there: bool = True
 ) -> Verdict | None:
-    return judge(job, pod, so_for=so_for, starts_within=STARTS_WITHIN, was_there=was_there)
+    return judge(job, pod, so_for=so_for, starts_within=STARTS_WITHIN, was_there=was_there, begun=False)
 
 
 UNSCHEDULABLE = a_pod(
@@ -144,6 +144,25 @@ def test_what_may_yet_be_told_otherwise_is_waited_for(job: JobFacts, pod: PodFac
 
 def test_a_job_that_runs_is_left_alone_however_long_it_takes() -> None:
     assert judged(JOB, a_pod(phase="Running")) is None
+
+
+def test_a_pod_that_has_taken_its_order_is_not_waited_for_whatever_the_watch_shows() -> None:
+    verdict = judge(JOB, UNSCHEDULABLE, so_for=LONG, starts_within=STARTS_WITHIN, was_there=True, begun=True)
+
+    assert verdict is None
+
+
+def test_a_job_that_is_gone_waits_for_its_pod_to_be_gone_too() -> None:
+    assert judged(None, a_pod(phase="Running")) is None
+    assert judged(None, ended(143)) is not None
+
+
+@pytest.mark.parametrize(("pod", "sure"), [(MOVED, False), (a_pod(phase="Unknown"), False), (ended(137), True)])
+def test_a_run_whose_pod_may_be_alive_waits_for_its_loan_to_run_out(pod: PodFacts, sure: bool) -> None:
+    verdict = judged(FAILED, pod)
+
+    assert verdict is not None
+    assert verdict.sure is sure
 
 
 def test_a_job_that_was_never_there_may_be_on_its_way() -> None:
