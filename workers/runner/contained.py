@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import uvloop
 
@@ -39,7 +39,7 @@ Serve = Callable[[socket.socket, Mapping[str, Any]], Awaitable[None]]
 _ROLES: Mapping[str, Serve] = {"engine": serve_engine, "commands": serve_commands}
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Be the program of a container; `sys.argv[1]` is JSON: `role`, and what that is given."""
     # Code of the run may be another process of the same user: it must neither read nor write this one (ptrace(2)).
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
@@ -48,8 +48,7 @@ def main() -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # whatever prints must not speak for us
     uvloop.run(_serve(reading, writing, given))
-    # At once, with everything in here: pid 1 ends with us, and the kernel kills the rest.
-    os._exit(NOT_HELD)
+    sys.exit(1)
 
 
 async def _serve(reading: int, writing: int, given: Mapping[str, Any]) -> None:
@@ -67,6 +66,8 @@ async def _serve(reading: int, writing: int, given: Mapping[str, Any]) -> None:
     await asyncio.wait([asking, serving, leaving], return_when=asyncio.FIRST_COMPLETED)
     if serving.done() and (trouble := serving.exception()) is not None:
         raise trouble
+    # At once, without tidying up: pid 1 ends with us, and the kernel ends everything else in here.
+    os._exit(NOT_HELD)
 
 
 class _Held:

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 _STARTS_AT_ONCE = 4
 #: Seconds that a container has to be confirmed dead, once nothing is heard of it any more, and once it is killed.
 _GRACE = 2
+#: Seconds that a program has to end at the end of its stdin.
+_OBEDIENCE = 0.25
 #: Seconds that closing waits for the last containers to be removed.
 _LAST_PATIENCE = 5.0
 #: Marks every container of ours with the worker that it belongs to.
@@ -47,10 +49,11 @@ class Ending:
 class Container:
     """A container that runs, attached. `Yard.start` makes one."""
 
-    def __init__(self, daemon: Daemon, id_: str, attached: Attached, held_until: Callable[[], float]) -> None:
+    def __init__(self, daemon: Daemon, id_: str, attached: Attached, held_until: Callable[[], float] | None) -> None:
         self.id = id_
         self._daemon = daemon
         self._attached = attached
+        #: Given for one that ends itself: at the end of its stdin, and at that time at the latest.
         self._held_until = held_until
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -70,6 +73,15 @@ class Container:
             self._killing = self._loop.create_task(self._kill(), name=f"kill container {self.id[:12]}")
 
     async def _kill(self) -> None:
+        if self._held_until is not None:
+            # It is quicker than any kill, which has the daemon start a program. Whoever does not obey is killed.
+            self._attached.end_input()
+            await asyncio.wait([self._attached.ended], timeout=_OBEDIENCE)
+        if self._attached.ended.done():
+            return
+        await self._kill_now()
+
+    async def _kill_now(self) -> None:
         try:
             await self._daemon.ask(lambda client: client.kill(self.id))
         except NoDaemon as reason:
@@ -86,7 +98,8 @@ class Container:
             state, lost = {}, "somebody has removed it"
         except Unavailable as reason:
             # Nobody can tell; but one that its worker does not hold any more ends itself.
-            await asyncio.sleep(max(0.0, self._held_until() - self._loop.time()))
+            if self._held_until is not None:
+                await asyncio.sleep(max(0.0, self._held_until() - self._loop.time()))
             state, lost = {}, str(reason)
         else:
             lost = ""
@@ -100,14 +113,14 @@ class Container:
 
     async def _settled(self) -> dict[str, Any]:
         """Return its state when it is dead, by force if need be: one that can't be heard is of no use."""
+        if not (state := await self._state())["Running"]:
+            return state
         with contextlib.suppress(NoDaemon):  # or it just takes longer
             await self._daemon.ask(lambda client: client.wait(self.id, timeout=_GRACE))
-        state = await self._state()
-        if state["Running"]:
-            await self._kill()
+        if (await self._state())["Running"]:
+            await self._kill_now()
             await self._daemon.ask(lambda client: client.wait(self.id, timeout=_GRACE))
-            state = await self._state()
-        return state
+        return await self._state()
 
     async def _state(self) -> dict[str, Any]:
         found = await self._daemon.ask(lambda client: client.inspect_container(self.id))
@@ -128,10 +141,12 @@ class Yard:
         self._is_closed = False
 
     async def start(
-        self, spec: Spec, hear: Callable[[str, bytes], None], *, held_until: Callable[[], float] = lambda: 0.0
+        self, spec: Spec, hear: Callable[[str, bytes], None], *, held_until: Callable[[], float] | None = None
     ) -> Container:
-        """Start a container. `held_until` tells by the loop's clock when it has ended itself if nobody can end it.
+        """Start a container.
 
+        Give `held_until` for a program that ends at the end of its stdin: it tells, by the loop's clock, when that has
+        ended itself although nobody could end it.
         Raises NoDaemon, NotThere (the image is not there) or Declined; whatever it raises, no container is left.
         """
         if self._is_closed:
