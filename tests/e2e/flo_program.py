@@ -120,6 +120,16 @@ def flo_dev(home: Path, *options: str, **more: str) -> Iterator[FloDev]:
             process.kill()
 
 
+@contextmanager
+def flo_dev_with_hello(folder: Path) -> Iterator[FloDev]:
+    """Run `flo dev`, and push the flow `hello` of `flo init` to it."""
+    with flo_dev(folder / "home") as dev:
+        assert dev.endpoint
+        assert flo("init", str(folder / "hello.json"), home=dev.home).code == 0
+        assert flo("push", str(folder / "hello.json"), home=dev.home).code == 0
+        yield dev
+
+
 def until(ask: Callable[[], T | None]) -> T:
     """Ask again and again until there is an answer."""
     deadline = time.monotonic() + PATIENCE

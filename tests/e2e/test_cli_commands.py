@@ -9,17 +9,12 @@ from pathlib import Path
 import pytest
 
 from flo import calls
-from tests.e2e.flo_program import FloDev, flo, flo_dev
+from tests.e2e.flo_program import FloDev, flo, flo_dev_with_hello
 
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloDev]:
-    """A `flo dev` to which the flow `hello` was pushed."""
-    folder = tmp_path_factory.mktemp("commands")
-    with flo_dev(folder / "home") as running:
-        assert running.endpoint
-        assert flo("init", str(folder / "hello.json"), home=running.home).code == 0
-        assert flo("push", str(folder / "hello.json"), home=running.home).code == 0
+    with flo_dev_with_hello(tmp_path_factory.mktemp("commands")) as running:
         yield running
 
 

@@ -16,17 +16,12 @@ from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.outcome import Retry
 from schemas.run import Lane
-from tests.e2e.flo_program import FloDev, flo, flo_dev, until
+from tests.e2e.flo_program import FloDev, flo, flo_dev_with_hello, until
 
 
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloDev]:
-    """A `flo dev` to which the flow `hello` was pushed."""
-    folder = tmp_path_factory.mktemp("operator")
-    with flo_dev(folder / "home") as running:
-        assert running.endpoint
-        assert flo("init", str(folder / "hello.json"), home=running.home).code == 0
-        assert flo("push", str(folder / "hello.json"), home=running.home).code == 0
+    with flo_dev_with_hello(tmp_path_factory.mktemp("operator")) as running:
         yield running
 
 

@@ -28,6 +28,10 @@ LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
+#: Parts of where Docker and its kind mount a container's root, its shared memory and its network.
+_A_DAEMONS = ("/overlay2/", "/containers/", "/netns/")
+
+
 def limits(**changes: Any) -> BoxLimits:
     return BoxLimits(**LIMITS | changes)
 
@@ -71,7 +75,7 @@ def _footprint() -> dict[str, Any]:
     """What a sandbox could leave behind in this process's name."""
     return {
         "children": children(os.getpid()),
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "mounts": mounts(),
         "file descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
         "cgroups": [str(path) for path in cgroup_homes()],
     }
@@ -83,6 +87,27 @@ def children(pid: int) -> list[int]:
         return [int(word) for task in tasks for word in (task / "children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+def descendants(pid: int) -> list[int]:
+    below = children(pid)
+    return [*below, *(deeper for child in below for deeper in descendants(child))]
+
+
+async def gone(pidfd: int) -> None:
+    """Wait for a process's end, and close what was open on it."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+    await asyncio.wait_for(ended, 20)
+    loop.remove_reader(pidfd)
+    os.close(pidfd)
+
+
+def mounts() -> list[str]:
+    """What is mounted here, but for what a container daemon beside us mounts whenever it likes."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if not any(word in line for word in _A_DAEMONS)]
 
 
 def cgroup_homes() -> list[Path]:
@@ -121,6 +146,6 @@ class Heard(list[tuple[str, bytes]]):
 
 
 __all__ = [
-    "WAYS", "Heard", "OnOutput", "assert_clean", "children", "command", "ignore_output", "limits", "opened",
-    "python", "shell",
+    "WAYS", "Heard", "OnOutput", "assert_clean", "children", "command", "descendants", "gone", "ignore_output",
+    "limits", "mounts", "opened", "python", "shell",
 ]  # fmt: skip

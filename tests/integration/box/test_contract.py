@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.outcome import ErrorKind
-from tests.integration.box.boxes import command, ignore_output, limits, opened, python, shell
+from tests.integration.box.boxes import command, descendants, gone, ignore_output, limits, opened, python, shell
 from workers.sandboxes.box.base import Exited, ProgramOrder, Returned, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 
@@ -119,29 +119,13 @@ async def test_a_dead_workers_boxes_die_with_it(
     )
     assert worker.stdout is not None
     await worker.stdout.readline()
-    below = _descendants(worker.pid)
+    below = descendants(worker.pid)
     pidfds = [os.pidfd_open(pid) for pid in below]
     worker.kill()
     await worker.wait()
     assert len(below) >= 3
     for pidfd in pidfds:
-        await _readable(pidfd)
-        os.close(pidfd)
-
-
-def _descendants(pid: int) -> list[int]:
-    from tests.integration.box.boxes import children
-
-    below = children(pid)
-    return [*below, *(deeper for child in below for deeper in _descendants(child))]
-
-
-async def _readable(fd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
-    await asyncio.wait_for(ended, 10)
-    loop.remove_reader(fd)
+        await gone(pidfd)
 
 
 async def test_a_spare_box_takes_larger_and_smaller_limits_than_it_was_made_with(

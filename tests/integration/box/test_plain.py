@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from schemas.outcome import ErrorKind
-from tests.integration.box.boxes import Heard, children, command, ignore_output, shell
+from tests.integration.box.boxes import Heard, children, command, descendants, gone, ignore_output, shell
 from workers.sandboxes.box.base import Exited, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.cgroups import Cgroups, Tree, find_tree
@@ -51,13 +51,13 @@ async def test_a_worker_that_is_killed_takes_its_processes_and_folders_along(tmp
     )
     assert worker.stdout is not None
     await worker.stdout.readline()
-    below = _descendants(worker.pid)
+    below = descendants(worker.pid)
     pidfds = [os.pidfd_open(pid) for pid in below]
     worker.kill()
     await worker.wait()
     assert len(below) >= 4  # server, first process, shell, two sleeps
     for pidfd in pidfds:
-        await _ended(pidfd)
+        await gone(pidfd)
     assert left_in(tmp_path) == []
 
 
@@ -118,17 +118,3 @@ def left_in(folder: Path) -> list[Path]:
 
 def _start() -> str:
     return Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def _descendants(pid: int) -> list[int]:
-    below = children(pid)
-    return [*below, *(deeper for child in below for deeper in _descendants(child))]
-
-
-async def _ended(pidfd: int) -> None:
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
-    await asyncio.wait_for(ended, 20)
-    loop.remove_reader(pidfd)
-    os.close(pidfd)

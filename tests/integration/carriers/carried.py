@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dispatch.bell import open_bell
-from dispatch.feed import Feed
-from dispatch.outbox import Publisher
 from dispatch.queues.celery_app import control_url
 from dispatch.queues.choose import open_queue
 from dispatch.store.dead_messages import list_messages
-from dispatch.store.session import Store
-from dispatch.store.writer import RunWriter
 from schemas.settings import Settings, load_settings
 from tests.carriers import NO_REDIS
-from tests.integration.workers.worker_process import PATIENCE, Lane, WorkerProcess
-from tests.making import add_flow
+from tests.integration.workers.worker_process import PATIENCE, Lane, WorkerProcess, sending_side
 
 #: Short, so that SQS and Kafka miss a killed worker soon.
 LEASE = {"FLO_LEASE_SECONDS": "2"}
@@ -47,22 +42,11 @@ class Carrier:
 
 @asynccontextmanager
 async def open_carried(carrier: Carrier, document: dict[str, Any] | None = None, **more: str) -> AsyncIterator[Lane]:
-    """Open the sending side on a database in which the flow is pushed."""
+    """Open the sending side on the carrier, and on a database in which the flow is pushed."""
     settings = load_settings({**carrier.environment, **LEASE, **more})
-    store = await Store.open(carrier.database_url)
-    await add_flow(store, document)
-    bell = open_bell(control_url(settings))
-    feed = Feed(store, bell)
-    writer = RunWriter(store, on_events=feed.announce)
-    queue = open_queue(settings)
-    publisher = Publisher(queue, writer)
-    try:
-        yield Lane(store, writer, queue, publisher, bell, feed)
-    finally:
-        await publisher.settle()
-        await queue.aclose()
-        await bell.aclose()
-        await store.aclose()
+    queue, bell = open_queue(settings), open_bell(control_url(settings))
+    async with sending_side(carrier.database_url, queue, bell, document) as lane:
+        yield lane
 
 
 async def dead_bodies(lane: Lane) -> set[bytes]:

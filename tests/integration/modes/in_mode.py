@@ -17,6 +17,7 @@ from schemas.errors import Unavailable
 from schemas.outcome import Failed, Outcome, RunError, Succeeded
 from schemas.settings import ExecutionMode, load_settings
 from schemas.validation import read_document
+from tests.integration.box.boxes import mounts
 from tests.servers import missing
 from workers.engine.sink import MemorySink
 from workers.executors.base import RunOrder
@@ -83,7 +84,7 @@ class InMode:
 async def opened(mode: ExecutionMode, home: Path, **variables: str) -> AsyncIterator[InMode]:
     """Open a worker's executor, and prove that closing it leaves no process, mount or cgroup."""
     before = _children()
-    mounts = _mounts()
+    mounted = mounts()
     settings = load_settings({"FLO_HOME": str(home), "FLO_EXECUTION_MODE": mode, "FLO_V8_HOSTS": "1", **variables})
     openings, limits = Openings(settings), Limits()
     catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS)
@@ -98,17 +99,13 @@ async def opened(mode: ExecutionMode, home: Path, **variables: str) -> AsyncIter
         await executor.aclose()
         await openings.aclose()
     assert _children() == before
-    assert _mounts() == mounts
+    assert mounts() == mounted
     assert cgroups() == []
 
 
 def cgroups() -> list[str]:
     """The cgroups in this process's name."""
     return [str(path) for path in Path("/sys/fs/cgroup").rglob(f"flo.*.{os.getpid()}.*")]
-
-
-def _mounts() -> str:
-    return Path("/proc/self/mountinfo").read_text()
 
 
 def _children() -> list[str]:

@@ -13,14 +13,16 @@ import pytest
 import pytest_asyncio
 from prepared_flows import SMALL, Flows
 
-from schemas.errors import Unavailable
 from schemas.settings import Settings, load_settings
+from tests.v8_pool import v8
 from workers.nodes.guarded import open_client
 from workers.nodes.node import NodeTools
 from workers.preparation.npm import Npm
 from workers.preparation.npm_words import NpmFailure
 from workers.preparation.preparer import CachingPreparer
 from workers.sandboxes.v8 import V8Pool
+
+__all__ = ["v8"]
 
 
 @pytest.fixture
@@ -33,19 +35,6 @@ async def preparer(settings: Settings) -> AsyncIterator[CachingPreparer]:
     opened = CachingPreparer.open(settings)
     yield opened
     await opened.aclose()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def v8() -> AsyncIterator[V8Pool]:
-    pool = V8Pool(hosts=1)
-    try:
-        await pool.start()
-    except Unavailable as missing:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(missing))
-    yield pool
-    await pool.aclose()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

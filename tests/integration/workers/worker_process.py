@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dispatch.bell import RedisBell, Topic
+from dispatch.bell import Bell, RedisBell, Topic
 from dispatch.feed import Feed
 from dispatch.outbox import Publisher
+from dispatch.queues.base import Queue
 from dispatch.queues.redis_queue import RedisQueue
 from dispatch.store.runs import read_run
 from dispatch.store.session import Store
@@ -33,9 +34,9 @@ class Lane:
 
     store: Store
     writer: RunWriter
-    queue: RedisQueue
+    queue: Queue
     publisher: Publisher
-    bell: RedisBell
+    bell: Bell
     feed: Feed
 
     async def send(self, **changes: Any) -> str:
@@ -67,13 +68,20 @@ class Lane:
 
 @asynccontextmanager
 async def open_lane(database_url: str, redis_url: str, document: dict[str, Any] | None = None) -> AsyncIterator[Lane]:
-    """Open the sending side on a database in which the flow is pushed."""
+    """Open the sending side on Redis, and on a database in which the flow is pushed."""
+    async with sending_side(database_url, RedisQueue(redis_url), RedisBell(redis_url), document) as lane:
+        yield lane
+
+
+@asynccontextmanager
+async def sending_side(
+    database_url: str, queue: Queue, bell: Bell, document: dict[str, Any] | None = None
+) -> AsyncIterator[Lane]:
+    """Open the sending side on this queue and bell, which close with it."""
     store = await Store.open(database_url)
     await add_flow(store, document)
-    bell = RedisBell(redis_url)
     feed = Feed(store, bell)
     writer = RunWriter(store, on_events=feed.announce)
-    queue = RedisQueue(redis_url)
     publisher = Publisher(queue, writer)
     try:
         yield Lane(store, writer, queue, publisher, bell, feed)

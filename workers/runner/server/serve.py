@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -15,9 +12,9 @@ import structlog
 import uvicorn
 import uvloop
 
+from dispatch.listening import ListeningServer, take_port
 from schemas.app import AppLimits
 from schemas.catalog import load_catalog
-from schemas.errors import Unavailable
 from schemas.npm import NpmAllow
 from schemas.settings import ExecutionMode, Settings
 from workers.app_limits import LimitsOfApps
@@ -42,7 +39,7 @@ def serve(settings: Settings, *, host: str, port: int, capacity: int) -> None:
 async def _serve(settings: Settings, host: str, port: int, capacity: int) -> None:
     async with httpx.AsyncClient() as http:
         trust = open_trust(settings, http, host=host)
-        listening = _take_port(host, port)
+        listening = take_port(host, port)
         async with open_flights(settings, capacity) as (flights, mode):
             routes = Routes(flights, trust, about={"mode": str(mode)})
             config = uvicorn.Config(
@@ -87,32 +84,15 @@ async def open_flights(settings: Settings, capacity: int) -> AsyncIterator[tuple
             await flights.aclose()
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but it goes on answering while runs finish: their workers listen to them."""
+class _Server(ListeningServer):
+    """Goes on answering while runs finish: their workers listen to them."""
 
     def __init__(self, config: uvicorn.Config, flights: Flights) -> None:
-        super().__init__(config)
+        super().__init__(config, name="flo executor")
         self._flights = flights
         self._draining: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for one in sockets or []:
-            at, port = one.getsockname()[:2]
-            print(f"flo executor: listening on http://{f'[{at}]' if ':' in at else at}:{port}", flush=True)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop)
-        try:
-            yield
-        finally:
-            for name in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(name)
-
-    def _stop(self) -> None:
+    def stop(self) -> None:
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain(DRAIN), name="drain")
         else:  # asked twice
@@ -123,18 +103,3 @@ class _Server(uvicorn.Server):
         log.info("executor.stopping", running=self._flights.running)
         await self._flights.drain(grace)
         self.should_exit = True
-
-
-def _take_port(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind, protocol)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
-        taken.listen(2048)
-    except OSError as error:
-        raise Unavailable(
-            f"{host}:{port} can't be listened on ({error.strerror}); choose another with --host and --port"
-        ) from error
-    taken.setblocking(False)
-    return taken
