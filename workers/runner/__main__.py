@@ -19,7 +19,7 @@ from schemas.errors import FloError, Invalid, Problem
 from schemas.flow import FlowDocument
 from schemas.flow_schema import flow_schema
 from schemas.half_pairs import read_own
-from schemas.json import JSONValue
+from schemas.json import JSONValue, to_bytes
 from schemas.run import RunStatus, RunView
 from schemas.settings import ExecutionMode, Settings, load_settings
 from schemas.solo import bounds_of
@@ -100,7 +100,7 @@ def _run(given: argparse.Namespace, settings: Settings, catalog: Catalog, *, mac
     if machine:
         write_line(view)
     else:
-        print(view.model_dump_json(indent=2))
+        print(to_bytes(view.model_dump(mode="json"), option=orjson.OPT_INDENT_2).decode())
     return OK if view.status is RunStatus.SUCCEEDED else RUN_FAILED
 
 

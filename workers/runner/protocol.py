@@ -29,7 +29,8 @@ OK, RUN_FAILED, USERS_MISTAKE = 0, 1, 2
 def write_line(value: JSONValue | BaseModel, out: TextIO | None = None) -> None:
     """Print one line, at once."""
     out = out or sys.stdout
-    text = value.model_dump_json() if isinstance(value, BaseModel) else dumps(value)
+    # Not pydantic's own writer: a node of anybody's may have given what that refuses.
+    text = dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
     out.write(f"{text}\n")
     out.flush()
 
