@@ -52,6 +52,7 @@ class LambdaPlace(Place):
     """A run that its worker lets go of is over when its function is."""
 
     book: MemoryBook = field(default_factory=MemoryBook)
+    function: str = ""
 
     async def run(self, order: RunOrder, events: MemorySink | None = None) -> Outcome:
         outcome = await self.executor.run(order, events or MemorySink())
@@ -74,6 +75,6 @@ async def opened_lambda(
     executor = LambdaExecutor(settings, name=ExecutorName(name), limits=limits, book=book, patience=patience)
     with patch.dict(os.environ, CREDENTIALS):  # where boto3 looks for them, when it is first asked
         try:
-            yield LambdaPlace(executor, limits, book)
+            yield LambdaPlace(executor, limits, book, FUNCTIONS[name])
         finally:
             await executor.aclose()

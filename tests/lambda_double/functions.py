@@ -25,6 +25,8 @@ class Function:
         self._idle: list[Instance] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.busy: set[Instance] = set()
+        #: Set while an invocation is under way.
+        self.in_use = asyncio.Event()
         self.begun = 0
         self.throttled = 0
 
@@ -58,6 +60,7 @@ class Function:
     async def _execute(self, event: bytes, told: Told) -> None:
         one = self._idle.pop() if self._idle else await self._start(self._terms)
         self.busy.add(one)
+        self.in_use.set()
         try:
             async for piece in one.invoke(event):
                 told.put_nowait(piece)
@@ -67,4 +70,6 @@ class Function:
         else:
             self._idle.append(one)
         self.busy.discard(one)
+        if not self.busy:
+            self.in_use.clear()
         told.put_nowait(None)

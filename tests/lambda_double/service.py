@@ -34,6 +34,7 @@ class Service:
                 Route("/url/{name}", self.url, methods=["POST"]),
                 Route("/streaming-url/{name}", self.streaming_url, methods=["POST"]),
                 Route("/test/functions/{name}", self.state),
+                Route("/test/functions/{name}/busy", self.wait_busy),
                 Route("/test/functions/{name}/kill", self.kill, methods=["POST"]),
             ],
             exception_handlers={Throttled: _throttled, KeyError: _unknown},
@@ -79,6 +80,11 @@ class Service:
     async def state(self, request: Request) -> Response:
         one = self._of(request)
         return JSONResponse({"busy": len(one.busy), "begun": one.begun, "throttled": one.throttled})
+
+    async def wait_busy(self, request: Request) -> Response:
+        """Answer as soon as an invocation is under way."""
+        await self._of(request).in_use.wait()
+        return await self.state(request)
 
     async def kill(self, request: Request) -> Response:
         """Kill the runtimes in which invocations are under way."""

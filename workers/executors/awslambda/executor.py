@@ -44,11 +44,11 @@ log = structlog.get_logger()
 #: How long an attempt waits for a function that is throttled; then another worker may try.
 PATIENCE: Final = timedelta(seconds=20)
 #: By when a function that is invoked has asked for its order; and one whose event Lambda queues first.
-_BEGINS, _BEGINS_QUEUED = timedelta(seconds=60), timedelta(minutes=5)
+_BEGINS, _BEGINS_QUEUED = timedelta(seconds=30), timedelta(minutes=5)
 #: Lambda lets no function run for longer.
 _LONGEST: Final = timedelta(minutes=15)
-#: How long after the flow's own limit the function has ended it, and nothing of it is left.
-_GRACE: Final = timedelta(seconds=30)
+#: How long a cold function takes to begin at most, and how long to end what it has to stop.
+_COLD, _STOPS = timedelta(seconds=20), timedelta(seconds=10)
 #: Pause after the first refusal, in seconds; doubles with each, and chance cuts it, so that not all come back at once.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -107,6 +107,8 @@ class LambdaExecutor:
         self._book = book
         self._patience = patience
         self._doors: Doors | None = None
+        self._opening = asyncio.Lock()
+        self._known: dict[str, Door] = {}
         self._let_go: set[asyncio.Task[None]] = set()
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome | Away:
@@ -120,7 +122,7 @@ class LambdaExecutor:
         queued = wish.type is InvocationType.EVENT
         if queued and self._settings.api_url is None:
             raise Unavailable("a function that is invoked as an Event must call back; set FLO_URL to the API")
-        door = self._doors_of_worker().door(wish.function, streams=self._name is ExecutorName.LAMBDA_STREAM)
+        door = self._known.get(wish.function) or await self._open(wish.function)
         event, until = await self._event(order, limits, begins=_BEGINS_QUEUED if queued else _BEGINS)
         if len(event) > MOST_SENT:
             return Failed(error=_too_large(len(event)))
@@ -144,8 +146,8 @@ class LambdaExecutor:
         if api is not None:
             token = await self._book.token(order, begins_within=begins + self._patience)
             return token_to(api, token), now + begins
-        over = now + min(order.document.settings.max_execution_time + _GRACE, _LONGEST)
-        return inline_to(order, limits, until=over.timestamp()), over + _GRACE
+        over = now + min(_COLD + order.document.settings.max_execution_time, _LONGEST)
+        return inline_to(order, limits, until=over.timestamp()), over + _STOPS
 
     async def _send(self, errand: _Errand) -> Away:
         deadline = time.monotonic() + self._patience.total_seconds()
@@ -231,14 +233,21 @@ class LambdaExecutor:
                 errand.begun = False
                 raise Unavailable(str(why)) from why
 
-    def _doors_of_worker(self) -> Doors:
-        if self._doors is None:
-            try:
-                from workers.executors.awslambda.doors import BothDoors
-            except ImportError as error:
-                raise Unavailable(f"{self._name} needs boto3 ({error}): pip install 'flo[lambda]'") from error
-            self._doors = BothDoors(self._settings)
-        return self._doors
+    async def _open(self, function: str) -> Door:
+        """Find the way to a function. In a thread: boto3 reads for a while what services there are."""
+        async with self._opening:
+            if function not in self._known:
+                self._doors = self._doors or await asyncio.to_thread(self._open_doors)
+                streams = self._name is ExecutorName.LAMBDA_STREAM
+                self._known[function] = await asyncio.to_thread(self._doors.door, function, streams=streams)
+            return self._known[function]
+
+    def _open_doors(self) -> Doors:
+        try:
+            from workers.executors.awslambda.doors import BothDoors
+        except ImportError as error:
+            raise Unavailable(f"{self._name} needs boto3 ({error}): pip install 'flo[lambda]'") from error
+        return BothDoors(self._settings)
 
 
 async def _pause(refused: int, deadline: float, why: Throttled) -> None:
