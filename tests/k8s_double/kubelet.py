@@ -51,6 +51,8 @@ class Running:
     #: Why it was ended from outside: the pod's reason and message, or the container's reason.
     because: dict[str, str] = field(default_factory=dict)
     out_of_memory: bool = False
+    #: The signal that a test has sent it; unshare(1) does not tell of one that ends its child.
+    signalled: int | None = None
 
 
 class Kubelet:
@@ -104,6 +106,7 @@ class Kubelet:
     def kill(self, job: str, number: int) -> None:
         process = self._of(job).process
         assert process is not None, "the pod has no process"
+        self._of(job).signalled = number if number == _SIGKILL - 128 else None
         psutil.Process(process.pid).children()[0].send_signal(number)
 
     def pids(self) -> list[int]:
@@ -177,7 +180,7 @@ class Kubelet:
             ending.cancel()
             watching.cancel()
             _kill_all(running.process.pid)
-        code = code if code >= 0 else 128 - code
+        code = 128 + running.signalled if running.signalled else code if code >= 0 else 128 - code
         return (_SIGKILL, "OOMKilled") if running.out_of_memory else (code, "Completed" if code == 0 else "Error")
 
     async def _end_when_told(self, running: Running) -> None:
