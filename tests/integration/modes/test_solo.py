@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -246,6 +247,12 @@ async def test_places_are_counted_for_the_whole_worker_and_who_waits_says_so(
     waited = [said for sink in sinks for said in sink.happenings if said.type is EventType.LOG]
     assert len(waited) == 2
     assert str(waited[0].data["message"]).startswith("waits for a place: 1 node runs alone")
+
+
+async def test_the_example_runs(any_mode: InMode) -> None:
+    raw = json.loads((Path(__file__).parents[3] / "examples" / "crunch_alone.json").read_text())
+
+    assert await any_mode.run(any_mode.order_flow(raw, payload={"n": 10})) == Succeeded(result=55)
 
 
 _PROGRAM = """
