@@ -4,110 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flo.client import FloClient
-from tests.carriers import CREDENTIALS
-from tests.e2e.flo_program import FloDev, flo_dev, until
-from tests.servers import free_port, run_lambda
+from tests.e2e.flo_program import until
+from tests.e2e.lambda_stack import AT_ONCE, flow, open_witness, running
 
 RUNS = 50
-#: Functions at once: each is a process with its own engine.
-AT_ONCE = 4
-
-
-@dataclass
-class Witness:
-    """What the outside world saw: by run, which attempt began and which ended, in order."""
-
-    port: int = 0
-    calls: dict[str, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
-
-    def overlapping(self) -> list[str]:
-        """Name the runs of which a second attempt was seen before the first was seen for the last time."""
-        return [
-            run for run, calls in self.calls.items() if [one for one, _ in calls] != sorted(one for one, _ in calls)
-        ]
-
-
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    seen = Witness()
-
-    class Hears(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            seen.calls[self.headers["flo-run"]].append((int(self.headers["flo-attempt"]), self.path))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hears)
-    seen.port = server.server_address[1]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield seen
-    server.shutdown()
-    server.server_close()
-
-
-def flow(witness: Witness, *, delay_ms: int) -> dict[str, Any]:
-    """Be seen, wait, be seen again, and answer what was given."""
-
-    def seen(name: str) -> dict[str, Any]:
-        config = {"url": f"http://127.0.0.1:{witness.port}/{name}", "method": "POST"}
-        return {"id": name, "node_type": "http.request", "config": config}
-
-    def code(name: str, code: str) -> dict[str, Any]:
-        return {"id": name, "node_type": "code.javascript", "config": {"code": code}}
-
-    wires = [
-        ("number", "output", "wait", "data"), ("began", "status", "answer", "began"), ("wait", "data", "ended", "json"),
-        ("wait", "data", "answer", "n"), ("ended", "status", "answer", "ended"),
-    ]  # fmt: skip
-    return {
-        "name": "slow",
-        "nodes": [
-            seen("began"),
-            code("number", "export default ({payload}) => payload.n"),
-            {"id": "wait", "node_type": "time.delay", "config": {"delay_ms": delay_ms}},
-            seen("ended"),
-            code("answer", "export default ({n}) => n"),
-        ],
-        "connections": [
-            {"from_node": one, "from_port": port, "to_node": other, "to_port": into} for one, port, other, into in wires
-        ],
-        "settings": {"max_execution_time_ms": 10_000},
-    }
-
-
-@contextmanager
-def running(home: Path, *, calls_back: bool) -> Iterator[FloDev]:
-    """Run Flo, whose workers hand all runs to functions."""
-    port = free_port()
-    with run_lambda(
-        "--concurrency", str(AT_ONCE), "--set", "FLO_EXECUTION_MODE=SANDBOX_CODE_ONLY",
-        "--set", "FLO_ALLOW_PRIVATE_NETWORK=1",
-    ) as functions:  # fmt: skip
-        variables = {
-            "FLO_LEASE_SECONDS": "3", "FLO_EXECUTOR": "lambda_invoke", "LAMBDA_EXECUTOR_FUNCTION": "flo",
-            "FLO_MAX_CONCURRENCY": str(RUNS), "FLO_ALLOW_PRIVATE_NETWORK": "1", **functions.environment, **CREDENTIALS,
-        }  # fmt: skip
-        if calls_back:
-            variables["FLO_URL"] = f"http://127.0.0.1:{port}"
-        with flo_dev(home, "--no-flower", "--port", str(port), **variables) as dev:
-            yield dev
 
 
 def all_over(client: FloClient) -> list[Any] | None:
@@ -122,9 +29,13 @@ def all_over(client: FloClient) -> list[Any] | None:
     ids=["queued by Lambda", "waited for", "without call-backs"],
 )
 def test_runs_in_functions_outlive_the_death_of_every_worker(
-    tmp_path: Path, witness: Witness, calls_back: bool, invocation: str, runs: int
+    tmp_path: Path, calls_back: bool, invocation: str, runs: int
 ) -> None:
-    with running(tmp_path / "home", calls_back=calls_back) as dev, dev.client("shop") as client:
+    with (
+        open_witness() as witness,
+        running(tmp_path / "home", calls_back=calls_back) as dev,
+        dev.client("shop") as client,
+    ):
         client.push("slow", flow(witness, delay_ms=500))
         client.put_event("go", kind="invoke", flow="slow")
         config = {"invocation": invocation}

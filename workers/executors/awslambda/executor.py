@@ -237,9 +237,9 @@ class LambdaExecutor:
         """Find the way to a function. In a thread: boto3 reads for a while what services there are."""
         async with self._opening:
             if function not in self._known:
-                self._doors = self._doors or await asyncio.to_thread(self._open_doors)
+                doors = self._doors = self._doors or await asyncio.to_thread(self._open_doors)
                 streams = self._name is ExecutorName.LAMBDA_STREAM
-                self._known[function] = await asyncio.to_thread(self._doors.door, function, streams=streams)
+                self._known[function] = await asyncio.to_thread(doors.door, function, streams=streams)
             return self._known[function]
 
     def _open_doors(self) -> Doors:
