@@ -13,6 +13,7 @@ from dispatch.store.batch import Accepted
 from dispatch.store.runs import NewRun
 from dispatch.store.triggers import Target, list_events
 from scheduler.modes import check_wish
+from scheduler.pods import check_pod
 from scheduler.problem import Gone
 from scheduler.spine import Spine
 from schemas.app import AppLimits
@@ -94,7 +95,8 @@ async def start(
 ) -> Accepted:
     """Accept a run and send it on its way. `mode` is the server's own choice when the body makes none.
 
-    Raises NotFound (no such version), Refused (mode not allowed) or Conflict (key used for another request).
+    Raises NotFound (no such version), Refused (mode not allowed), Invalid (a Job says not what it takes) or Conflict
+    (key used for another request).
     """
     version = target.version
     if body.version is not None and body.version != version:
@@ -105,6 +107,7 @@ async def start(
         version = body.version
     _check_mode(spine, target, body.mode)
     await check_wish(spine, target.limits, body.backend_config or {})
+    await check_pod(spine, target, version, mode=body.mode or mode, backend_config=body.backend_config or {})
     new = NewRun(
         app=target.app,
         flow=target.flow,

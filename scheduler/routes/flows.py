@@ -15,13 +15,14 @@ from dispatch.store.flows import list_flows, push_version, read_flow, retire_flo
 from dispatch.store.keys import ensure_app
 from scheduler.auth import Scope
 from scheduler.modes import mode_of_app
+from scheduler.pods import lacks_resources
 from scheduler.problem import ProblemItem
 from scheduler.requests import LARGE, read_json
 from scheduler.routes.docs import PROBLEMS, AppName, Cursor, FlowName, Limit, Page, json_body
 from scheduler.spine import Spine, spine_of
 from scheduler.starting import as_text
 from scheduler.views import answer
-from schemas.errors import NotFound, Problem
+from schemas.errors import Invalid, NotFound, Problem
 from schemas.flow import FlowDocument, canonical_json, content_hash
 from schemas.json import JSONObject, JSONValue, loads
 from schemas.validation import read_document
@@ -199,9 +200,17 @@ async def _read(spine: Spine, request: Request, app: str) -> tuple[FlowDocument,
     raw = await read_json(request)
     limit = timedelta(seconds=spine.settings.inline_http_max_duration)
     catalog = spine.catalog.in_mode(await mode_of_app(spine, app))
-    if len(await request.body()) > LARGE:
-        return await asyncio.to_thread(read_document, raw, catalog=catalog, max_inline_http=limit)
-    return read_document(raw, catalog=catalog, max_inline_http=limit)
+    lacking = lacks_resources(spine.settings, raw)
+    try:
+        if len(await request.body()) > LARGE:
+            read = await asyncio.to_thread(read_document, raw, catalog=catalog, max_inline_http=limit)
+        else:
+            read = read_document(raw, catalog=catalog, max_inline_http=limit)
+    except Invalid as mistakes:
+        raise Invalid([*mistakes.problems, *lacking], what="flow document") from None
+    if lacking:
+        raise Invalid(lacking, what="flow document")
+    return read
 
 
 def _summary(row: RowMapping) -> dict[str, Any]:
