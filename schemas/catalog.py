@@ -14,6 +14,7 @@ from schemas.nodes.call import FLOW_CALL
 from schemas.nodes.code import CODE_JAVASCRIPT, CODE_TYPESCRIPT
 from schemas.nodes.control import RESPOND, TIME_DELAY
 from schemas.nodes.debug import DEBUG_LOG
+from schemas.nodes.docker import DOCKER_RUN
 from schemas.nodes.http import HTTP_REQUEST
 from schemas.nodes.hub import HubShelf
 from schemas.nodes.inner import FLOW_MAP, FLOW_RACE
@@ -28,9 +29,9 @@ from schemas.npm import ANY_PACKAGE, NO_PACKAGES, NpmAllow
 from schemas.settings import ExecutionMode
 
 BUILT_IN = (
-    CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, HTTP_REQUEST, JSON_PARSE,
-    JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, FLOW_CALL, TIME_DELAY, WAIT_URL, WAIT_WEBHOOK,
-    WAIT_APPROVAL, DEBUG_LOG, RESPOND, BROWSER_RENDER,
+    CODE_JAVASCRIPT, CODE_TYPESCRIPT, CODE_PYTHON, SHELL_EXEC, SANDBOX_EXEC, ZYPI_EXEC, DOCKER_RUN, HTTP_REQUEST,
+    JSON_PARSE, JSON_STRINGIFY, TRANSFORM_MAP, FLOW_BRANCH, FLOW_MAP, FLOW_RACE, FLOW_CALL, TIME_DELAY, WAIT_URL,
+    WAIT_WEBHOOK, WAIT_APPROVAL, DEBUG_LOG, RESPOND, BROWSER_RENDER,
 )  # fmt: skip
 _ANY_PACKAGE_MODES = frozenset({ExecutionMode.UNSANDBOXED, ExecutionMode.SANDBOX_PROCESS})
 #: A place where no hub package ever is.

@@ -43,6 +43,9 @@ class SandboxConfig(BoxedConfig):
         default="none", description="app: as far as the operator lets this app reach out"
     )
     fail_on_error: bool = Field(default=True, description="an exit code other than 0 fails the node")
+    sandbox: Literal["namespace", "docker"] = Field(
+        default="namespace", description="docker: a container of the runner image in place of a box"
+    )
 
     def argv(self) -> tuple[str, ...]:
         """Give the program and its arguments."""

@@ -18,6 +18,7 @@ from workers.nodes.call import FlowCall
 from workers.nodes.code import Code
 from workers.nodes.control import Delay, Respond
 from workers.nodes.debug import DebugLog
+from workers.nodes.docker import DockerRun
 from workers.nodes.http import HttpRequest
 from workers.nodes.hub import HubNode
 from workers.nodes.inner import FlowMap, FlowRace
@@ -46,6 +47,7 @@ _WORK: dict[str, Node[Any]] = {
     "shell.exec": ShellExec(),
     "sandbox.exec": SandboxExec(),
     "zypi.exec": ZypiExec(),
+    "docker.run": DockerRun(),
     "browser.render": BrowserRender(),
     "http.request": HttpRequest(),
     "transform.json_parse": JsonParse(),

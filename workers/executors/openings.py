@@ -40,6 +40,7 @@ from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.open import open_box
 from workers.sandboxes.box.plain import open_plain
 from workers.sandboxes.commands import CommandSandbox, NoBox
+from workers.sandboxes.docker.containers import DockerContainers
 from workers.sandboxes.docker.place import DockerPlace, unleased
 from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8.open import open_v8
@@ -166,6 +167,7 @@ class Openings:
                 code=code, http=http, box=box, preparer=preparer, app=order.app, run_id=order.run_id,
                 attempt=order.attempt, inline_http_cap=cap, egress=order.egress,
                 public_url=self._settings.public_url.rstrip("/"), solo=solo, http_places=self._http_places,
+                containers=DockerContainers(self.containers),
             )  # fmt: skip
 
         return InlineExecutor(
@@ -174,7 +176,10 @@ class Openings:
 
     def _services(self, preparer: CachingPreparer, commands: CommandSandbox, solo: Solo | None) -> Services:
         custom = custom_registry()
-        services = Services(preparer=preparer, commands=commands, shared=self._shared, solo=solo)
+        containers = DockerContainers(self.containers)
+        services = Services(
+            preparer=preparer, commands=commands, containers=containers, shared=self._shared, solo=solo
+        )
         if not custom and not self._hooks:
             return services
         operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
@@ -186,9 +191,10 @@ class Openings:
 
     def _solo_in_containers(self, services: Services, terms: Terms) -> LocalExecutor:
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=self._settings.hub)
-        return DockerExecutor(
-            self.containers, limits=self._limits, catalog=catalog, services=lambda: services, terms=terms
-        )
+        # What a node may ask for is checked before, and not the same as what a run may.
+        most = {"box_memory_mb": self._settings.solo_memory_mb}
+        place = replace(self.containers, settings=self._settings.model_copy(update=most))
+        return DockerExecutor(place, limits=self._limits, catalog=catalog, services=lambda: services, terms=terms)
 
     def _http(self) -> httpx.AsyncClient:
         http = open_client(allow_private_network=self._settings.allow_private_network)

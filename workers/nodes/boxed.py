@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, assert_never
 
 import orjson
@@ -14,7 +15,7 @@ from schemas.json import JSONObject, JSONValue, dumps, loads_foreign
 from schemas.nodes.boxed import BoxedConfig
 from schemas.outcome import ErrorKind
 from workers.nodes.node import NodeCall, NodeError, node_error
-from workers.sandboxes.box.base import BoxLimits, CommandOrder, Exited, OnOutput, Stopped, ignore_output
+from workers.sandboxes.box.base import BoxLimits, CommandOrder, CommandOutcome, Exited, OnOutput, Stopped, ignore_output
 
 #: Lines of one node that become log events; the ports have all of them.
 MOST_LINES = 2000
@@ -64,11 +65,24 @@ def stdin_of(inputs: Mapping[str, JSONValue]) -> bytes:
     return dumps(inputs["input"]).encode() if "input" in inputs else b""
 
 
-async def run_command(call: NodeCall[Any], order: CommandOrder, *, stream: bool = True) -> Exited:
-    """Run the command to its end; a limit or a fault that stopped it is the node's error."""
+async def run_command(
+    call: NodeCall[Any], order: CommandOrder, *, stream: bool = True, contained: bool = False
+) -> Exited:
+    """Run the command to its end; a limit or a fault that stopped it is the node's error.
+
+    `contained` gives it a container in place of a box.
+    """
+    place = call.tools.containers if contained else call.tools.box
+    return await to_the_end(call, partial(place.run, order), stream=stream)
+
+
+async def to_the_end(
+    call: NodeCall[Any], run: Callable[[OnOutput], Awaitable[CommandOutcome]], *, stream: bool = True
+) -> Exited:
+    """Have something run to its end, wherever it does; a limit or a fault that stopped it is the node's error."""
     on_output: OnOutput = OutputLog(call) if stream else ignore_output
     try:
-        outcome = await call.tools.box.run(order, on_output)
+        outcome = await run(on_output)
     except Refused as refused:
         raise node_error(ErrorKind.INVALID_INPUT, str(refused)) from None
     match outcome:

@@ -19,6 +19,7 @@ from workers.preparation.preparer import NoPreparer, Preparer
 from workers.sandboxes.base import CodeSandbox
 from workers.sandboxes.box.egress import PUBLIC_EGRESS, Egress
 from workers.sandboxes.commands import CommandSandbox, NoBox
+from workers.sandboxes.containers import Containers, NoContainers
 
 C = TypeVar("C", bound=NodeConfig)
 
@@ -44,6 +45,8 @@ class NodeTools:
     preparer: Preparer = field(default_factory=NoPreparer)
     #: Where commands and Python run; shared by all runs of a worker, as `code` is.
     box: CommandSandbox = field(default_factory=NoBox)
+    #: Where commands run that are to have a container.
+    containers: Containers = field(default_factory=NoContainers)
     #: By node: what a command that failed left in /tmp, which its next try finds there again.
     left_in_tmp: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
     #: Where people and other machines reach this server's API.

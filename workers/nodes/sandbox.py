@@ -35,7 +35,7 @@ class SandboxExec:
             cwd=config.cwd,
             egress=call.tools.egress if config.network == "app" else NO_EGRESS,
         )
-        found = await run_command(call, order)
+        found = await run_command(call, order, contained=config.sandbox == "docker")
         if config.fail_on_error:
             fail_unless_zero(found)
         files: JSONObject = {name: _content_out(content) for name, content in found.files.items()}

@@ -17,6 +17,7 @@ from workers.runner import command_wire as commands
 from workers.runner import wire
 from workers.runner.channel import Channel
 from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome
+from workers.sandboxes.containers import ImageOrder
 
 Hear = Callable[[wire.Said], None]
 
@@ -138,6 +139,22 @@ class AskedHook(Hook):
         if node is not None:
             place = {"node_id": node.node_id, "node_type": node.node_type, "attempt": node.attempt}
         await self._asks.ask(self._run, "hook", {"moment": moment, **place, **what})
+
+
+class AskedContainers:
+    """Has the worker run commands in containers."""
+
+    def __init__(self, asks: Asks, run: int) -> None:
+        self._asks = asks
+        self._run = run
+
+    async def run(self, order: CommandOrder, on_output: OnOutput) -> CommandOutcome:
+        answer = await self._asks.ask(self._run, "container", commands.command_to(order), _lines(on_output))
+        return commands.command_outcome_from(answer)
+
+    async def run_image(self, order: ImageOrder, on_output: OnOutput) -> CommandOutcome:
+        answer = await self._asks.ask(self._run, "image", commands.image_to(order), _lines(on_output))
+        return commands.command_outcome_from(answer)
 
 
 class AskedBox:

@@ -23,6 +23,7 @@ from workers.sandboxes.box.base import (
     Usage,
 )  # fmt: skip
 from workers.sandboxes.box.egress import Egress
+from workers.sandboxes.containers import ImageOrder
 
 
 def limits_to(limits: BoxLimits) -> JSONObject:
@@ -47,6 +48,36 @@ def command_to(order: CommandOrder) -> JSONObject:
         "keeps_tmp": order.keeps_tmp,
         "network": order.egress.reach != "none",
     }
+
+
+def image_to(order: ImageOrder) -> JSONObject:
+    return {
+        "image": order.image,
+        "argv": None if order.argv is None else list(order.argv),
+        "entrypoint": None if order.entrypoint is None else list(order.entrypoint),
+        "limits": limits_to(order.limits),
+        "stdin": _text(order.stdin),
+        "env": dict(order.env),
+        "cwd": order.cwd,
+        "network": order.network,
+    }
+
+
+def image_from(said: Said, *, app: str, run_id: str, attempt: int) -> ImageOrder:
+    """Read an order; for whom it is is not for the asker to say."""
+    return ImageOrder(
+        image=str(said["image"]),
+        argv=None if said["argv"] is None else tuple(map(str, said["argv"])),
+        entrypoint=None if said["entrypoint"] is None else tuple(map(str, said["entrypoint"])),
+        app=app,
+        run_id=run_id,
+        attempt=attempt,
+        limits=limits_from(said["limits"]),
+        stdin=b64decode(said["stdin"]),
+        env=_strings(said["env"]),
+        cwd=str(said["cwd"]),
+        network=said["network"] is True,
+    )
 
 
 def python_to(order: PythonOrder) -> JSONObject:

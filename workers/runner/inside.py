@@ -24,7 +24,7 @@ from workers.engine.registry import HubRegistry, Registered, Registry
 from workers.nodes.node import DEFAULT_HTTP_PLACES, NodeTools
 from workers.nodes.proxied import open_proxied_client
 from workers.runner import wire
-from workers.runner.asks import AskedBox, AskedNode, AskedNodes, AskedPreparer, Asks
+from workers.runner.asks import AskedBox, AskedContainers, AskedNode, AskedNodes, AskedPreparer, Asks
 from workers.runner.solo import AskedSolo
 from workers.sandboxes.base import CodeOrder, CodeOutcome, CodeSandbox, OnLog
 from workers.sandboxes.box.base import CommandOrder, CommandOutcome, OnOutput, PythonOrder, PythonOutcome, Stopped
@@ -62,6 +62,7 @@ class Inside:
             inline_http_cap=timedelta(seconds=order["inline_http_cap"]),
             preparer=AskedPreparer(asks, run),
             box=self.here or AskedBox(asks, run),
+            containers=AskedContainers(asks, run),
             elsewhere=AskedNodes(asks, run),
             public_url=order["public_url"],
             egress=Egress(reach=order["reach"], hosts=tuple(order["hosts"])),

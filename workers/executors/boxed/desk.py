@@ -32,6 +32,7 @@ from workers.runner.solo import solo_from
 from workers.sandboxes.box.base import NO_EGRESS, NO_USAGE, BoxLimits, OnOutput, Stopped
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.commands import CommandSandbox
+from workers.sandboxes.containers import Containers, NoContainers
 
 log = structlog.get_logger()
 
@@ -55,6 +56,8 @@ class Services:
     preparer: Preparer
     #: Where commands and Python run that a box must not run itself.
     commands: CommandSandbox
+    #: Where commands run that are to have a container.
+    containers: Containers = field(default_factory=NoContainers)
     #: None where nothing of an operator's own is installed.
     operators: Operators | None = None
     #: What the runs of an app share.
@@ -95,6 +98,10 @@ class Desk:
                 work = partial(self._command, order, asked, on_output)
             case "python":
                 work = partial(self._python, order, asked, on_output)
+            case "container":
+                work = partial(self._container, order, asked, on_output)
+            case "image":
+                work = partial(self._image, order, asked, on_output)
             case "shared":
                 work = partial(sharing.answer, self._services.shared, asked, app=order.app)
             case "node" if self._services.operators is not None:
@@ -156,6 +163,22 @@ class Desk:
             command = commands.command_from(asked, app=order.app, egress=self._egress_for(asked))
             command = replace(command, limits=within(command.limits))
             return commands.command_outcome_to(await self._services.commands.run(command, on_output))
+        except FloError as problem:
+            return commands.command_outcome_to(_refused(problem))
+
+    async def _container(self, order: RunOrder, asked: wire.Said, on_output: OnOutput) -> JSONValue:
+        try:
+            command = commands.command_from(asked, app=order.app, egress=self._egress_for(asked))
+            command = replace(command, limits=within(command.limits))
+            return commands.command_outcome_to(await self._services.containers.run(command, on_output))
+        except FloError as problem:
+            return commands.command_outcome_to(_refused(problem))
+
+    async def _image(self, order: RunOrder, asked: wire.Said, on_output: OnOutput) -> JSONValue:
+        try:
+            image = commands.image_from(asked, app=order.app, run_id=order.run_id, attempt=order.attempt)
+            image = replace(image, limits=within(image.limits))
+            return commands.command_outcome_to(await self._services.containers.run_image(image, on_output))
         except FloError as problem:
             return commands.command_outcome_to(_refused(problem))
 

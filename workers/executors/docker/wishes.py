@@ -8,7 +8,7 @@ from schemas.errors import Refused
 from schemas.json import JSONObject
 from schemas.settings import Settings
 from schemas.wording import listed
-from workers.sandboxes.docker.images import matches
+from workers.sandboxes.docker.images import allowed_image
 
 #: The least in which an engine and its Node start.
 LEAST_MEMORY_MB = 128
@@ -40,14 +40,6 @@ def shape_for(backend_config: JSONObject, settings: Settings) -> Shape:
         memory_mb=_memory(backend_config.get("memory_mb", usual.memory_mb), settings),
         cpus=_cpus(backend_config.get("cpus")),
     )
-
-
-def allowed_image(wish: object, settings: Settings, *, key: str) -> str:
-    """Give the image that is asked for. Raises Refused for one that the operator does not list."""
-    if not isinstance(wish, str) or not matches(wish, settings.docker_images):
-        allowed = listed(list(settings.docker_images))
-        raise Refused(f"{key} is {wish!r}; allowed: {allowed}. Others are for the operator to add to FLO_DOCKER_ALLOW")
-    return wish
 
 
 def _runtime(wish: object, settings: Settings) -> str:

@@ -171,6 +171,11 @@ class Yard:
         """Name a container after what it is for now, so that `docker ps` tells. It may fail."""
         self._in_background(self.daemon.ask(lambda client: client.rename(container.id, name)))
 
+    async def remove(self, container: str) -> None:
+        """Remove a container, whosever it is; return when it is gone."""
+        with contextlib.suppress(NotThere):
+            await self.daemon.ask(lambda client: client.remove_container(container, force=True, v=True))
+
     async def aclose(self) -> None:
         """Kill what lives, and return when it is removed; what the daemon does not let go in time ends by itself."""
         self._is_closed = True

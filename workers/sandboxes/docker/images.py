@@ -10,7 +10,9 @@ from typing import Any
 
 import structlog
 
-from schemas.errors import Unavailable
+from schemas.errors import Refused, Unavailable
+from schemas.settings import Settings
+from schemas.wording import listed
 from workers.sandboxes.docker.daemon import Daemon, Declined, NotThere
 
 log = structlog.get_logger()
@@ -24,9 +26,12 @@ _TELL_EVERY = 2.0
 Tell = Callable[[str], object]
 
 
-def matches(image: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether an image is among those that an operator allows: `alpine:3.20`, `ghcr.io/acme/*`."""
-    return any(fnmatch.fnmatchcase(image, pattern) for pattern in patterns)
+def allowed_image(wish: object, settings: Settings, *, key: str) -> str:
+    """Give the image that is asked for. Raises Refused for one that the operator does not list."""
+    if not isinstance(wish, str) or not any(fnmatch.fnmatchcase(wish, each) for each in settings.docker_images):
+        allowed = listed(list(settings.docker_images))
+        raise Refused(f"{key} is {wish!r}; allowed: {allowed}. Others are for the operator to add to FLO_DOCKER_ALLOW")
+    return wish
 
 
 class Images:

@@ -51,6 +51,11 @@ class DockerPlace:
         """Whether there seems to be a daemon: one is named, or this machine's has its socket."""
         return self.settings.docker_host is not None or SOCKET.exists()
 
+    @property
+    def usual_runtime(self) -> str:
+        """The OCI runtime of containers that ask for none; empty leaves it to the daemon."""
+        return next(iter(self.settings.docker_runtimes), "")
+
     async def aclose(self) -> None:
         """Kill and confirm dead whatever is left."""
         await self.yard.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ class Spec:
     tmp_mb: int = 256
     file_size_mb: int = 256
     open_files: int = 4096
+    #: Processor time of each process; None leaves it to the wall clock.
+    cpu_seconds: float | None = None
     network: str = "none"
     #: The daemon's own choice when empty: runc, as a rule.
     runtime: str = ""
@@ -58,6 +61,11 @@ class Spec:
             "HostConfig": self._walls(),
         }
 
+    def _rlimits(self) -> dict[str, int]:
+        """Give the limits of each process (getrlimit(2))."""
+        found = {"core": 0, "nofile": self.open_files, "fsize": self.file_size_mb * _MB}
+        return found | ({"cpu": math.ceil(self.cpu_seconds)} if self.cpu_seconds is not None else {})
+
     def _walls(self) -> JSONObject:
         scratch = f"{_SCRATCH},size={self.tmp_mb}m"
         return {
@@ -71,11 +79,7 @@ class Spec:
             "PidsLimit": self.pids,
             "ShmSize": self.tmp_mb * _MB,
             "IpcMode": "private",
-            "Ulimits": [
-                {"Name": "core", "Soft": 0, "Hard": 0},
-                {"Name": "nofile", "Soft": self.open_files, "Hard": self.open_files},
-                {"Name": "fsize", "Soft": self.file_size_mb * _MB, "Hard": self.file_size_mb * _MB},
-            ],
+            "Ulimits": [{"Name": name, "Soft": most, "Hard": most} for name, most in self._rlimits().items()],
             "Init": True,
             # What it says comes over the attached socket; a log of it would only fill the daemon's disk.
             "LogConfig": {"Type": "none", "Config": {}},
