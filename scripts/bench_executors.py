@@ -35,6 +35,7 @@ from schemas.flow import FlowDocument
 from schemas.outcome import Succeeded
 from schemas.settings import ExecutionMode, load_settings
 from schemas.validation import read_document
+from scripts import bench_lambda
 from workers.engine.sink import MemorySink
 from workers.executors.base import Executor, RunOrder
 from workers.executors.http.executor import HttpExecutor
@@ -173,6 +174,9 @@ def main() -> int:
         over = figures[f"{flow}_http"]["p50_ms"] - figures[f"{flow}_inline"]["p50_ms"]
         figures[f"{flow}_http_over_inline_p50_ms"] = round(over, 2)
         print(f"{flow}: http takes {over:.2f} ms more than inline (p50)")
+    functions = bench_lambda.measured(given.runs, colds=3)
+    bench_lambda.show({name: found for name, found in functions.items() if isinstance(found, dict)})
+    figures |= {f"lambda_{name}": found for name, found in functions.items()}
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
     print(json.dumps({"name": "executors", "machine": machine, "figures": figures}))
     return 0

@@ -59,12 +59,12 @@ class Instance(Protocol):
 
 
 class EmulatedInstance:
-    """AWS's emulator, with AWS's runtime in it."""
+    """AWS's emulator, with AWS's runtime in it; `url` is where it takes invocations itself."""
 
     def __init__(self, process: asyncio.subprocess.Process, http: httpx.AsyncClient, url: str) -> None:
+        self.url = url
         self._process = process
         self._http = http
-        self._url = url
 
     def kill(self) -> None:
         for child in children_of(self._process.pid):
@@ -85,7 +85,7 @@ class EmulatedInstance:
     async def invoke(self, event: bytes) -> AsyncIterator[bytes]:
         try:
             path = "/2015-03-31/functions/function/invocations"
-            payload = (await self._http.post(self._url + path, content=event)).content
+            payload = (await self._http.post(self.url + path, content=event)).content
         except httpx.TransportError as error:
             said = {"errorType": "Runtime.ExitError", "errorMessage": f"Runtime exited without a reason ({error!r})"}
             raise FunctionError(json.dumps(said).encode()) from error

@@ -100,13 +100,15 @@ class LambdaExecutor:
         limits: LimitsOfApps,
         book: Lending,
         patience: timedelta = PATIENCE,
+        doors: Doors | None = None,
     ) -> None:
+        """Without `doors`, boto3 is opened when a run first needs it."""
         self._settings = settings
         self._name = name
         self._limits = limits
         self._book = book
         self._patience = patience
-        self._doors: Doors | None = None
+        self._doors = doors
         self._opening = asyncio.Lock()
         self._known: dict[str, Door] = {}
         self._let_go: set[asyncio.Task[None]] = set()
@@ -237,9 +239,10 @@ class LambdaExecutor:
         """Find the way to a function. In a thread: boto3 reads for a while what services there are."""
         async with self._opening:
             if function not in self._known:
-                doors = self._doors = self._doors or await asyncio.to_thread(self._open_doors)
+                if self._doors is None:
+                    self._doors = await asyncio.to_thread(self._open_doors)
                 streams = self._name is ExecutorName.LAMBDA_STREAM
-                self._known[function] = await asyncio.to_thread(doors.door, function, streams=streams)
+                self._known[function] = await asyncio.to_thread(self._doors.door, function, streams=streams)
             return self._known[function]
 
     def _open_doors(self) -> Doors:
