@@ -141,9 +141,10 @@ class Api:
         return JSONResponse({})
 
     async def state(self, request: Request) -> Response:
-        """Tell what a test wants to be sure of: which processes live, and what was asked."""
+        """Tell what a test wants to be sure of: which processes live, when others did, and what was asked."""
         stored = [each for kind in ("Job", "Pod", "Secret") for each in self._shelf.all(kind)]
-        return JSONResponse({"pids": self._kubelet.pids(), "asked": self._mischief.asked, "stored": stored})
+        pids, lives = self._kubelet.pids(), self._kubelet.lives
+        return JSONResponse({"pids": pids, "lives": lives, "asked": self._mischief.asked, "stored": stored})
 
     async def _watch(self, kind: str, request: Request) -> AsyncIterator[bytes]:
         """Tell changes as they come, and from time to time how far the history is."""

@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from base64 import b64decode
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,6 +68,8 @@ class Kubelet:
         self._taken = {"cpu": Decimal(0), "memory": Decimal(0)}
         self._running: dict[str, Running] = {}
         self._logs: dict[str, Path] = {}
+        #: By run, from when to when each of its containers was a process, by the monotonic clock.
+        self.lives: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._root = Path(tempfile.mkdtemp(prefix="flo-kubelet-"))
 
     async def run(self, pod: Object) -> bool:
@@ -172,6 +176,7 @@ class Kubelet:
                 *_WALL, *command, *container.get("args", []), cwd=running.folder, stdout=out, stderr=out,
                 env=environment, start_new_session=True,
             )  # fmt: skip
+        began = time.monotonic()
         ending = asyncio.create_task(self._end_when_told(running))
         watching = asyncio.create_task(self._hold_to_memory(running, container))
         try:
@@ -180,6 +185,8 @@ class Kubelet:
             ending.cancel()
             watching.cancel()
             _kill_all(running.process.pid)
+            run = running.pod["metadata"].get("annotations", {}).get("flo.dev/run", "")
+            self.lives[run].append((began, time.monotonic()))
         code = 128 + running.signalled if running.signalled else code if code >= 0 else 128 - code
         return (_SIGKILL, "OOMKilled") if running.out_of_memory else (code, "Completed" if code == 0 else "Error")
 

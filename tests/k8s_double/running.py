@@ -39,7 +39,7 @@ class Double:
         httpx.post(f"{self.url}/double/{act}", json=said, timeout=10).raise_for_status()
 
     def state(self) -> dict[str, Any]:
-        """Tell its processes (`pids`), what was asked (`asked`), and all that is stored (`stored`)."""
+        """Tell its processes (`pids`, and `lives` of those that were), what was asked, and all that is `stored`."""
         state: dict[str, Any] = httpx.get(f"{self.url}/double/state", timeout=10).raise_for_status().json()
         return state
 

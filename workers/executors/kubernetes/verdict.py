@@ -16,6 +16,8 @@ from workers.executors.kubernetes.facts import JobFacts, PodFacts
 LAST_WORD: Final = timedelta(seconds=10)
 #: How long it may take until Job and pod have both told what became of them: two watches, in no order.
 BOTH_TOLD: Final = timedelta(seconds=3)
+#: How long a Job may be missing after its attempt was lent: longer than its worker tries to create it.
+NEVER_MADE: Final = timedelta(seconds=30)
 #: How long images and Secrets may be missing: a registry has hiccups, and a Secret is created after its Job.
 HICCUP: Final = timedelta(seconds=60)
 #: Pause before a run whose place was lost is tried again.
@@ -104,8 +106,7 @@ def _without_job(
         return None  # it is being ended
     if was_there:
         return _lost("somebody deleted the run's Job")
-    # Its worker may be about to create it, for as long as it has patience with the API.
-    if so_for >= min(HICCUP, starts_within):
+    if so_for >= min(NEVER_MADE, starts_within):
         return _lost("the run's Job was never created: its worker died, or lost the cluster's API")
     return None
 
