@@ -8,25 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, assert_never
+from typing import assert_never
 
-from schemas.flow import MAX_EXECUTION_TIME_MS, Connection, FlowDocument, FlowSettings, Node
+from schemas.flow import MAX_EXECUTION_TIME_MS, Connection, FlowDocument, FlowSettings, Node, NodeResources
 from schemas.json import JSONObject, JSONValue
+from schemas.nodes.spec import MOST_CPUS, SoloBounds
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Parked, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening
 from schemas.solo import made_to_stay
 from workers.engine.sink import EventSink
 from workers.engine.solo import SoloOrder
 from workers.executors.base import RunOrder
-from workers.nodes.node import NodeError
+from workers.nodes.node import NodeError, too_long
 
 #: How much longer than the node's own limit its run may take: the engine in there is to say it first.
 _GRACE = timedelta(seconds=1)
+_MS = timedelta(milliseconds=1)
+#: What is raised for a run that takes too long.
+_FLOWS_LIMIT = "settings.max_execution_time_ms"
 #: What a node says while it runs.
 _WORDS = frozenset({EventType.LOG, EventType.PROGRESS, EventType.DATA})
 
 
-def one_node_run(order: SoloOrder) -> RunOrder:
+def one_node_run(order: SoloOrder, bounds: SoloBounds) -> RunOrder:
     """Order the run. What the node is given there is to the letter what it would have been given among the others."""
     before = "before" if order.node.id != "before" else "before it"
     nodes: tuple[Node, ...] = (made_to_stay(order.node),)
@@ -53,7 +57,7 @@ def one_node_run(order: SoloOrder) -> RunOrder:
             settings=FlowSettings(max_execution_time_ms=_longest(order)),
         ),
         payload=order.payload,
-        backend_config=_wishes(order.node),
+        backend_config=_wishes(order.node, bounds),
         past=past,
         egress=order.egress,
         may_park=False,
@@ -115,34 +119,37 @@ def _earlier(order: SoloOrder) -> list[Happening]:
     return [*earlier, *parts]
 
 
-def _wishes(node: Node) -> JSONObject:
-    """Ask for the node's resources in the words of the executors; what is not asked for is as the operator has it."""
-    asked = node.resources
-    if asked is None:
-        return {}
-    wishes = {"memory_mb": asked.memory_mb, "cpus": asked.cpus}
-    return {key: value for key, value in wishes.items() if value is not None}
+def _wishes(node: Node, bounds: SoloBounds) -> JSONObject:
+    """Ask for what the node has, in the words of the executors; what it does not say is the most that it may."""
+    asked = node.resources or NodeResources()
+    cpus = asked.cpus or (bounds.cpus if bounds.cpus < MOST_CPUS else None)
+    return {"memory_mb": asked.memory_mb or bounds.memory_mb, **({"cpus": cpus} if cpus else {})}
 
 
 def _longest(order: SoloOrder) -> int:
     limit = limit_of(order.node)
     if limit is None:
         return MAX_EXECUTION_TIME_MS  # the flow that the node stands in has a limit, and is there to keep it
-    return min(round((limit + _GRACE) / timedelta(milliseconds=1)), MAX_EXECUTION_TIME_MS)
+    return min((limit + _GRACE) // _MS, MAX_EXECUTION_TIME_MS)
 
 
 def _as_nodes(error: RunError, node: Node) -> RunError:
     """Word an error for whoever wrote the node: its run, and that run's limits, are none of his."""
-    details: dict[str, Any] = dict(error.details or {})
+    details = error.details or {}
     limit = limit_of(node)
-    told_by = details.get("raise_with")
-    of_sandbox = node.resources is not None and node.resources.timeout_ms is not None
-    if limit is None or error.kind is not ErrorKind.TIMED_OUT:
-        return error.model_copy(update={"node_id": None})
-    if told_by == "settings.max_execution_time_ms" or (of_sandbox and "timeout_ms" in str(told_by)):
-        key = "resources.timeout_ms" if of_sandbox else "timeout_ms in its config"
-        seconds = limit.total_seconds()
-        details |= {"limit_ms": round(seconds * 1000), "raise_with": key}
-        message = f"took longer than its limit of {seconds:g} s; raise {key} if it needs more"
-        return RunError(kind=error.kind, message=message, details=details)
-    return error.model_copy(update={"node_id": None})
+    by_resources = node.resources is not None and node.resources.timeout_ms is not None
+    match error.kind, details.get("raise_with"):
+        case ErrorKind.MEMORY_EXCEEDED, "FLO_BOX_MEMORY_MB":
+            message = (
+                f"the node's own sandbox used more memory than its limit of {details['limit']:,} MB, engine and code "
+                "together; use less, or raise resources.memory_mb"
+            )
+            told: JSONObject = {**details, "raise_with": "resources.memory_mb"}
+            return RunError(kind=error.kind, message=message, details=told)
+        case ErrorKind.TIMED_OUT, str(key) if limit and (key == _FLOWS_LIMIT or (by_resources and "timeout" in key)):
+            key = "resources.timeout_ms" if by_resources else "timeout_ms in its config"
+            return too_long(limit, raise_with=key).error.model_copy(
+                update={"details": {**details, "limit_ms": limit // _MS, "raise_with": key}}
+            )
+        case _:
+            return error.model_copy(update={"node_id": None})

@@ -110,7 +110,7 @@ class SoloOpenings:
                 make = partial(
                     make_engine_box, await self._boxes(), inside, self._terms(), self._for_one(platform), alone=True
                 )
-                return self._kept(BoxPerNode(BoxSupply(make, ready=READY), self._terms(), cpus=self._cpus))
+                return self._kept(BoxPerNode(BoxSupply(make, ready=READY), self._terms()))
 
     async def _open_processes(self, platform: Platform, mode: ExecutionMode) -> LocalExecutor:
         if mode not in _WITHOUT_BOX:
@@ -125,7 +125,7 @@ class SoloOpenings:
             danger="nodes that run alone have processes of their own, and no more of a wall than other nodes here",
             fix="have boxes work (`flo doctor` says what is missing), or set FLO_SOLO=docker",
         )
-        return self._kept(BoxPerNode(BoxSupply(make, ready=READY), self._terms(), cpus=self._cpus))
+        return self._kept(BoxPerNode(BoxSupply(make, ready=READY), self._terms()))
 
     def _kept(self, executor: LocalExecutor) -> LocalExecutor:
         self._opened.push_async_callback(executor.aclose)
@@ -141,7 +141,3 @@ class SoloOpenings:
             memory_mb=settings.solo_memory_mb, inline_http_cap=_NO_CAP, http_places=settings.max_inline_http,
             public_url=settings.public_url.rstrip("/"),
         )  # fmt: skip
-
-    @property
-    def _cpus(self) -> float | None:
-        return self._settings.solo_cpus

@@ -61,7 +61,7 @@ class SoloRuns:
         async with self._places.one(events):
             executor = await self._opened(order)
             try:
-                outcome = await executor.run(one_node_run(order), listener)
+                outcome = await executor.run(one_node_run(order, self._bounds), listener)
             except Unavailable as reason:  # now; sandboxes of this kind do work here
                 raise node_error(ErrorKind.LOST, f"no sandbox for a node that runs alone: {reason}") from None
         return listener.given(outcome)
