@@ -22,6 +22,7 @@ from tests.servers import DockerServer
 from workers.engine.sink import MemorySink
 from workers.executors.modes import ModeExecutor
 from workers.executors.openings import Openings
+from workers.sandboxes.docker.container import OWNER
 
 
 @asynccontextmanager
