@@ -15,6 +15,8 @@ from tests.carriers import CREDENTIALS
 from tests.e2e.flo_program import FloDev, flo_dev
 from tests.servers import free_port, run_lambda
 
+#: The double's functions: AWS's runtime answers in one piece, ours streams.
+FUNCTIONS = {"lambda_invoke": "flo", "lambda_stream": "flo-stream"}
 #: Functions at once: each is a process with its own engine.
 AT_ONCE = 4
 
@@ -90,7 +92,7 @@ def flow(witness: Witness, *, delay_ms: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running(home: Path, *, calls_back: bool) -> Iterator[FloDev]:
+def running(home: Path, *, calls_back: bool, executor: str = "lambda_invoke") -> Iterator[FloDev]:
     """Run Flo, whose workers hand all runs to functions."""
     port = free_port()
     with run_lambda(
@@ -98,7 +100,7 @@ def running(home: Path, *, calls_back: bool) -> Iterator[FloDev]:
         "--set", "FLO_ALLOW_PRIVATE_NETWORK=1",
     ) as functions:  # fmt: skip
         variables = {
-            "FLO_LEASE_SECONDS": "3", "FLO_EXECUTOR": "lambda_invoke", "LAMBDA_EXECUTOR_FUNCTION": "flo",
+            "FLO_LEASE_SECONDS": "3", "FLO_EXECUTOR": executor, "LAMBDA_EXECUTOR_FUNCTION": FUNCTIONS[executor],
             "FLO_MAX_CONCURRENCY": "50", "FLO_ALLOW_PRIVATE_NETWORK": "1", **functions.environment, **CREDENTIALS,
         }  # fmt: skip
         if calls_back:

@@ -24,16 +24,21 @@ def all_over(client: FloClient) -> list[Any] | None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("calls_back", "invocation", "runs"),
-    [(True, "Event", RUNS), (True, "RequestResponse", RUNS), (False, "RequestResponse", AT_ONCE)],
-    ids=["queued by Lambda", "waited for", "without call-backs"],
+    ("executor", "calls_back", "invocation", "runs"),
+    [
+        ("lambda_invoke", True, "Event", RUNS),
+        ("lambda_invoke", True, "RequestResponse", RUNS),
+        ("lambda_stream", True, "RequestResponse", AT_ONCE),
+        ("lambda_invoke", False, "RequestResponse", AT_ONCE),
+    ],
+    ids=["queued by Lambda", "waited for", "streamed", "without call-backs"],
 )
 def test_runs_in_functions_outlive_the_death_of_every_worker(
-    tmp_path: Path, calls_back: bool, invocation: str, runs: int
+    tmp_path: Path, executor: str, calls_back: bool, invocation: str, runs: int
 ) -> None:
     with (
         open_witness() as witness,
-        running(tmp_path / "home", calls_back=calls_back) as dev,
+        running(tmp_path / "home", calls_back=calls_back, executor=executor) as dev,
         dev.client("shop") as client,
     ):
         client.push("slow", flow(witness, delay_ms=500))

@@ -28,6 +28,7 @@ class Function:
         #: Set while an invocation is under way.
         self.in_use = asyncio.Event()
         self.begun = 0
+        self.started = 0
         self.throttled = 0
 
     def begin(self, event: bytes) -> Told:
@@ -57,8 +58,12 @@ class Function:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(one.close() for one in [*self._idle, *self.busy]))
 
+    async def _new(self) -> Instance:
+        self.started += 1
+        return await self._start(self._terms)
+
     async def _execute(self, event: bytes, told: Told) -> None:
-        one = self._idle.pop() if self._idle else await self._start(self._terms)
+        one = self._idle.pop() if self._idle else await self._new()
         self.busy.add(one)
         self.in_use.set()
         try:

@@ -79,7 +79,8 @@ class Service:
 
     async def state(self, request: Request) -> Response:
         one = self._of(request)
-        return JSONResponse({"busy": len(one.busy), "begun": one.begun, "throttled": one.throttled})
+        state = {"busy": len(one.busy), "begun": one.begun, "started": one.started, "throttled": one.throttled}
+        return JSONResponse(state)
 
     async def wait_busy(self, request: Request) -> Response:
         """Answer as soon as an invocation is under way."""

@@ -14,6 +14,7 @@ import pytest
 from executor_places import javascript
 from lambda_places import LambdaPlace, opened_lambda
 
+from dispatch.claims import LostClaim
 from schemas.app import AppLimits
 from schemas.errors import Unavailable
 from schemas.outcome import Away, ErrorKind, Failed, Outcome, Retry, Succeeded
@@ -21,6 +22,7 @@ from schemas.run import EventType, Happening
 from tests.lambda_double.framing import chunk
 from tests.servers import LambdaServer, SqsServer, run_lambda
 from workers.engine.sink import MemorySink
+from workers.executors.awslambda.errors import FunctionFailed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -79,6 +81,12 @@ async def kill_busy(server: LambdaServer, function: str) -> None:
     await wait_busy(server, function)
     async with httpx.AsyncClient() as client:
         assert (await client.post(f"{server.url}/test/functions/{function}/kill")).json() == {"killed": 1}
+
+
+async def started(server: LambdaServer, function: str) -> int:
+    """Tell how many processes have been started for the function."""
+    async with httpx.AsyncClient() as client:
+        return int((await client.get(f"{server.url}/test/functions/{function}")).json()["started"])
 
 
 async def begun(server: LambdaServer, function: str) -> int:
@@ -234,6 +242,17 @@ async def test_a_function_that_is_not_waited_for_must_be_able_to_call_back(invok
         await invoking.run(invoking.order(ONE, backend_config={"invocation": "Event"}))
 
 
+async def test_a_function_that_cannot_reach_the_api_says_so(functions: LambdaServer) -> None:
+    async with opened_lambda("lambda_invoke", functions, FLO_URL="http://127.0.0.1:1") as place:
+        order = place.order(ONE)
+        with pytest.raises(LostClaim):  # settled: there is nothing to record
+            await place.run(order)
+        settled = await place.book.settled[order.run_id, 1]
+
+    assert isinstance(settled, Retry)
+    assert "http://127.0.0.1:1" in settled.reason
+
+
 @pytest.mark.parametrize(
     ("name", "path"), [("lambda_invoke", "url/flo"), ("lambda_stream", "streaming-url/flo-stream")]
 )
@@ -302,6 +321,23 @@ async def test_an_answer_that_breaks_off_is_left_to_the_loan_and_never_asked_for
     assert isinstance(outcome, Away)
     assert broken.asked == 1
     assert not place.book.settled
+
+
+async def test_a_function_that_is_given_something_else_says_what_it_is_for(place: LambdaPlace) -> None:
+    await place.result(place.order(ONE))
+    door = place.executor._known[place.function]  # type: ignore[attr-defined]
+
+    with pytest.raises(FunctionFailed, match=r"NotAnEvent.*LAMBDA_EXECUTOR_FUNCTION"):
+        await anext(door.ask(b'{"hello": "world"}', begins=lambda: None))
+
+
+async def test_a_warm_function_is_used_again(place: LambdaPlace, functions: LambdaServer) -> None:
+    await place.result(place.order(ONE))
+    before = await started(functions, place.function)
+
+    await place.result(place.order(ONE))
+
+    assert await started(functions, place.function) == before
 
 
 async def test_what_is_no_answer_of_flo_s_is_said(functions: LambdaServer) -> None:

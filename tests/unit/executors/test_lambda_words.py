@@ -25,6 +25,7 @@ from workers.runner.awslambda.words import (
     call_from,
     inline_to,
     token_to,
+    told_to,
 )
 
 DOCUMENT, _ = read_document(
@@ -76,7 +77,8 @@ def test_anything_else_is_refused_with_the_fix(event: Any) -> None:
 
 
 def test_an_answer_is_either_all_or_that_the_api_knows() -> None:
-    assert answer_from({"told": True}) == Told(True)
+    assert answer_from(told_to(Told())) == Told()
+    assert answer_from(told_to(Told("no", elsewhere=True))) == Told("no", elsewhere=True)
     assert answer_from({"events": [], "outcome": {"is": "retry"}}) == Answer([], {"is": "retry"})
     with pytest.raises(LookupError):
         answer_from({"statusCode": 200})

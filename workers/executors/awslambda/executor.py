@@ -49,6 +49,7 @@ _BEGINS, _BEGINS_QUEUED = timedelta(seconds=30), timedelta(minutes=5)
 _LONGEST: Final = timedelta(minutes=15)
 #: How long a cold function takes to begin at most, and how long to end what it has to stop.
 _COLD, _STOPS = timedelta(seconds=20), timedelta(seconds=10)
+_AGAIN: Final = timedelta(seconds=1)
 #: Pause after the first refusal, in seconds; doubles with each, and chance cuts it, so that not all come back at once.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -210,9 +211,16 @@ class LambdaExecutor:
             log.warning("lambda.broke_off", run_id=errand.order.run_id, function=errand.function, reason=str(why))
             return Away()
         match end:
-            case Told(counts=True):
+            case Told(reason=None):
                 raise LostClaim(errand.order.run_id)
-            case Told() | None:
+            case Told(reason=reason, elsewhere=True):
+                log.warning("lambda.refused", run_id=errand.order.run_id, function=errand.function, reason=reason)
+                return Away()
+            case Told(reason=reason):
+                retry = Retry(after=_AGAIN, reason=f"the function {errand.function} gave the run back: {reason}")
+                await self._book.settle(errand.order.run_id, errand.order.attempt, retry)
+                raise LostClaim(errand.order.run_id)
+            case None:
                 return Away()
             case outcome:
                 return outcome

@@ -12,7 +12,7 @@ from schemas.outcome import Outcome
 from schemas.outcome_words import outcome_from
 from schemas.run import Happening
 from workers.engine.sink import EventSink
-from workers.executors.awslambda.errors import FunctionFailed, failure_in
+from workers.executors.awslambda.errors import FunctionFailed, LambdaTrouble, failure_in
 from workers.executors.base import RunOrder
 from workers.runner import wire
 from workers.runner.awslambda.words import Told, answer_from
@@ -37,21 +37,22 @@ class Listener:
 
         Raises FunctionFailed, also for what can't be meant; LostClaim when the events are no longer wanted.
         """
-        partial = b""
         end: Outcome | Told | None = None
-        async for piece in pieces:
-            *lines, partial = (partial + piece).split(b"\n")
-            for line in lines:
+        try:
+            async for line in _lines(pieces):
                 end = end or await self._hear(line)
-        return end or (await self._hear(partial) if partial else None)
+        except LambdaTrouble:
+            if end is None:  # else what became of the function after its last word is all the same
+                raise
+        return end
 
     async def _hear(self, line: bytes) -> Outcome | Told | None:
         try:
             said = loads(line)
-            if "say" in said:
-                return await self._line(said)
             if "errorMessage" in said:
                 raise failure_in(line)
+            if "say" in said and said["say"] != "told":
+                return await self._line(said)
             answer = answer_from(said)
             if isinstance(answer, Told):
                 return answer
@@ -61,12 +62,9 @@ class Listener:
         except (ValueError, LookupError, TypeError, AttributeError) as mistake:
             raise FunctionFailed("", f"it talks nonsense: {mistake!r}; is it Flo's, of this version?") from mistake
 
-    async def _line(self, said: Mapping[str, Any]) -> Outcome | Told | None:
-        match said["say"]:
-            case "alive":
-                return None
-            case "told":
-                return Told(bool(said["counts"]))
+    async def _line(self, said: Mapping[str, Any]) -> Outcome | None:
+        if said["say"] == "alive":
+            return None
         if said["seq"] != self._heard + 1:
             raise ValueError(f"line {said['seq']} came after line {self._heard}")
         self._heard += 1
@@ -85,3 +83,19 @@ class Listener:
         if not self.muted:
             now = datetime.now(UTC)
             self._events.emit(replace(happening, time=now) if abs(happening.time - now) > _CLOCK else happening)
+
+
+async def _lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Put lines together; an answer in one piece is one, without an end."""
+    partial: list[bytes] = []
+    async for piece in pieces:
+        *lines, rest = piece.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*partial, lines[0]])
+            partial.clear()
+        if rest:
+            partial.append(rest)
+        for line in lines:
+            yield line
+    if partial:
+        yield b"".join(partial)

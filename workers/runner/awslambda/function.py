@@ -22,7 +22,7 @@ from workers.engine.sink import EventSink
 from workers.executors.base import LocalExecutor, RunOrder
 from workers.runner.away.attempt import execute_away
 from workers.runner.away.line import CutOff, Refused
-from workers.runner.awslambda.words import MOST_ANSWERED, Call, Inline, Token, answer_to
+from workers.runner.awslambda.words import MOST_ANSWERED, Call, Inline, Token, Told, answer_to, told_to
 from workers.runner.channel import line_of
 from workers.runner.server.flights import Flights
 from workers.runner.server.serve import KnownLimits, open_modes
@@ -46,7 +46,7 @@ class Function:
     async def answer(self, call: Call, *, left: float) -> JSONObject:
         """Execute an attempt, and answer with all of it. `left` is for how many seconds Lambda lets the function go."""
         if isinstance(call, Token):
-            return {"told": await self._tell(call, left)}
+            return told_to(await self._tell(call, left))
         said = [loads(line) async for chunk in self._lines(call, left) for line in chunk.splitlines()]
         lines = [one for one in said if one["say"] in ("event", "flush")]
         return _in_size(lines, said[-1]["outcome"])
@@ -54,7 +54,7 @@ class Function:
     async def stream(self, call: Call, *, left: float) -> AsyncIterator[bytes]:
         """Execute an attempt, and give lines of JSON as things happen."""
         if isinstance(call, Token):
-            yield line_of({"say": "told", "counts": await self._tell(call, left)}) + b"\n"
+            yield line_of({"say": "told", **told_to(await self._tell(call, left))}) + b"\n"
             return
         async for chunk in self._lines(call, left):
             yield chunk
@@ -76,8 +76,8 @@ class Function:
             ending.cancel()
             await flight.stop(Cancelled(reason="nobody listens any more"))
 
-    async def _tell(self, call: Token, left: float) -> bool:
-        """Execute an attempt whose order waits at the API; answer whether its end counted."""
+    async def _tell(self, call: Token, left: float) -> Told:
+        """Execute an attempt whose order waits at the API; answer whether that knows the end."""
 
         async def execute(order: RunOrder, limits: AppLimits, events: EventSink) -> Outcome:
             self._limits[order.app] = limits
@@ -86,10 +86,14 @@ class Function:
         try:
             # A random name, as Lambda invokes anew under the same request id what it thinks has failed.
             name = f"lambda-{secrets.token_hex(8)}"
-            return await execute_away(call.api, call.token, name, execute) is not None
+            async with asyncio.timeout(left - MARGIN):
+                outcome = await execute_away(call.api, call.token, name, execute)
         except (Refused, CutOff) as why:
-            log.info("run.refused", reason=str(why))
-            return False
+            log.warning("run.refused", reason=str(why))
+            return Told(str(why), elsewhere=isinstance(why, Refused))
+        except TimeoutError:
+            return Told(f"its time was over before the API at {call.api} had heard how it ended; can it be reached?")
+        return Told() if outcome is not None else Told("the attempt had its run no longer, or could not tell its end")
 
     async def _in_time(self, order: RunOrder, events: EventSink, seconds: float) -> Outcome:
         try:

@@ -1,13 +1,12 @@
 """What a worker and a function say to each other. No I/O.
 
 An invocation's event is one of
-    {"order": Order, "until": 1790000000.0}     execute this; stop at `until` (seconds since 1970) at the latest
-    {"api": "https://...", "token": "..."}       take the order from the API, and tell it everything
+    {"order": Order, "until": 1790000000.0}         execute this; stop at `until` (seconds since 1970) at the latest
+    {"api": "https://...", "token": "..."}          take the order from the API, and tell it everything
 and of a Function URL, the HTTP request with one of these as its body. The answer is
-    {"events": [...], "outcome": {...}}          lines of `server/words.py`, flushes among them, and the end
-    {"told": true}                               the API knows the end; false: the attempt had its run no longer
-A function that streams says the same as lines of JSON: those of `server/words.py`, or {"say": "told", "counts": true}
-at the end.
+    {"events": [...], "outcome": {...}}             lines of `server/words.py`, flushes among them, and the end
+    {"told": {"reason": null, "elsewhere": false}}  the API knows the end, or does not for this reason
+A function that streams says the same as lines of JSON: those of `server/words.py`, or at last {"say": "told", "told"}.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from schemas.app import AppLimits
 from schemas.errors import FloError
 from schemas.json import JSONObject, loads
-from schemas.outcome import Failed, RunError
-from schemas.outcome_words import outcome_to
 from workers.executors.base import RunOrder
 from workers.runner.channel import line_of
 from workers.runner.server.words import Order, order_words
@@ -71,9 +68,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The API has heard everything."""
+    """The function executes nothing any more, and has told the API everything."""
 
-    counts: bool
+    #: Why it has not.
+    reason: str | None = None
+    #: The API would not have it: another process may execute the attempt.
+    elsewhere: bool = False
 
 
 def inline_to(order: RunOrder, limits: AppLimits, *, until: float) -> bytes:
@@ -106,16 +106,16 @@ def answer_to(lines: Sequence[JSONObject], outcome: Mapping[str, Any]) -> JSONOb
     return {"events": list(lines), "outcome": dict(outcome)}
 
 
+def told_to(told: Told) -> JSONObject:
+    return {"told": {"reason": told.reason, "elsewhere": told.elsewhere}}
+
+
 def answer_from(said: Mapping[str, Any]) -> Answer | Told:
     """Read an answer. Raises ValueError, LookupError or TypeError."""
     if "told" in said:
-        return Told(bool(said["told"]))
+        reason = said["told"]["reason"]
+        return Told(None if reason is None else str(reason), bool(said["told"]["elsewhere"]))
     return Answer(said["events"], said["outcome"])
-
-
-def refusal_of(error: RunError) -> JSONObject:
-    """Answer that nothing was executed, and why."""
-    return answer_to([], outcome_to(Failed(error=error)))
 
 
 def _body_of(event: Any) -> Any:
