@@ -1,4 +1,4 @@
-"""The routes: batch/v1 Jobs, core/v1 Pods, their logs, and Secrets; create, get, list, watch, delete.
+"""The routes: batch/v1 Jobs, core/v1 Pods, their logs, and Secrets; create, get, list, watch, patch, delete.
 
 `/double/...` is how a test has things go wrong; no real API has it.
 """
@@ -51,6 +51,7 @@ class Api:
                 Route(f"{root}/{{name}}", self.read, methods=["GET"]),
                 Route(f"{root}/{{name}}", self.delete, methods=["DELETE"]),
             ]
+        routes.append(Route("/apis/batch/v1/namespaces/{namespace}/jobs/{name}", self.patch, methods=["PATCH"]))
         routes += [
             Route("/api/v1/namespaces/{namespace}/pods/{name}/log", self.log, methods=["GET"]),
             Route("/double/{act}", self.misbehave, methods=["POST"]),
@@ -94,6 +95,11 @@ class Api:
         api_version = next(of for of, each in _KINDS.values() if each == kind)
         whole = {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": rest[:most]}
         return JSONResponse(whole)
+
+    async def patch(self, request: Request) -> Response:
+        kind = await self._admit(request)
+        said = orjson.loads(await request.body())
+        return JSONResponse(self._jobs.patch(self._stored(kind, request), said["spec"]["suspend"]))
 
     async def delete(self, request: Request) -> Response:
         kind = await self._admit(request)

@@ -35,10 +35,18 @@ class Jobs:
             "template": template,
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}},
             "completionMode": "NonIndexed",
-            "suspend": False,
+            "suspend": given["spec"].get("suspend", False),
         }
         job = self._shelf.change(job, {"spec": spec})
-        self._start(self._see_to(job), f"job {name}")
+        if not job["spec"]["suspend"]:
+            self._start(self._see_to(job), f"job {name}")
+        return job
+
+    def patch(self, job: Object, suspend: bool) -> Object:
+        """Let a suspended Job begin; the only change that is known here."""
+        if job["spec"]["suspend"] and not suspend:
+            job = self._shelf.change(job, {"spec": {"suspend": False}})
+            self._start(self._see_to(job), f"job {job['metadata']['name']}")
         return job
 
     def delete(self, job: Object, propagation: str) -> None:

@@ -44,6 +44,7 @@ def a_job(order: RunOrder | None = None, *, command: list[str] | None = None, **
     container = job["spec"]["template"]["spec"]["containers"][0]
     if command is not None:  # nothing of ours is executed, so no token is mounted either
         container["command"] = command
+        job["spec"]["suspend"] = False
         pod = job["spec"]["template"]["spec"]
         pod["terminationGracePeriodSeconds"] = 0
         pod["volumes"] = [volume for volume in pod["volumes"] if "secret" not in volume]

@@ -1,4 +1,4 @@
-"""What Flo asks of a cluster's API: six verbs, on the connection and the credentials of the official client.
+"""What Flo asks of a cluster's API: a few verbs, on the connection and the credentials of the official client.
 
 Objects are passed as they are written: models of the client for each of a thousand pods would cost more than all the
 rest. `k8s/rbac.yaml` grants exactly these verbs.
@@ -55,6 +55,10 @@ class Cluster:
             await self._ask("POST", "secrets", body=manifest)
         except _Taken:
             return
+
+    async def start_job(self, name: str) -> None:
+        """Let a Job that was created begin; again changes nothing. Raises ClusterAway or Rejected."""
+        await self._ask("PATCH", "jobs", name, body={"spec": {"suspend": False}})
 
     async def delete_job(self, name: str) -> bool:
         """Have a Job go once its pod is gone; False when there is none (any more). Raises ClusterAway or Rejected."""
@@ -133,7 +137,8 @@ class Cluster:
         """Send a request; give the answer once it is known to be a success."""
         client = await self._open()
         path = f"{_ROOTS[kind]}/namespaces/{self._namespace}/{kind}{f'/{name}' if name else ''}"
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        content = "application/merge-patch+json" if verb == "PATCH" else "application/json"
+        headers = {"Accept": "application/json", "Content-Type": content}
         request = await client.param_serialize(
             verb, path, query_params=list((query or {}).items()), header_params=headers, body=body,
             auth_settings=["BearerToken"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -91,7 +92,11 @@ class KubernetesExecutor:
         return Away()
 
     async def _create(self, job: JSONObject, token: str) -> None:
-        """Create the Job, and the Secret that its pod waits for. Raises Unavailable or Rejected."""
+        """Create the Job and its Secret, then let it begin: it never waits for a Secret that nobody will create.
+
+        Raises Unavailable or Rejected.
+        """
+        metadata: Any = job["metadata"]
         pause = _AGAIN
         why = "it took too long"
         try:
@@ -100,6 +105,7 @@ class KubernetesExecutor:
                     try:
                         uid = await self._cluster.create_job(job)
                         await self._cluster.create_secret(secret_manifest(job, token, owner=uid))
+                        await self._cluster.start_job(metadata["name"])
                     except ClusterAway as trouble:
                         why = str(trouble)
                         await asyncio.sleep(pause)

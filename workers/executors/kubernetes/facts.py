@@ -27,6 +27,8 @@ class JobFacts:
     message: str = ""
     #: It has been told to go, and waits for its pod.
     going: bool = False
+    #: Its worker has not let it begin yet.
+    suspended: bool = False
 
     @property
     def over(self) -> bool:
@@ -82,6 +84,7 @@ def job_facts(job: Object) -> JobFacts | None:
         failed=str(failed.get("reason", "Failed")) if failed else None,
         message=str(failed.get("message", "")) if failed else "",
         going=metadata.get("deletionTimestamp") is not None,
+        suspended=_part(job, "spec").get("suspend") is True,
     )
 
 

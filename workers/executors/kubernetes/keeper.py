@@ -45,6 +45,8 @@ class _Sight:
     since: float
     #: The Job has been there.
     was_there: bool = False
+    #: How the attempt ended, once nothing of it can begin any more.
+    verdict: Verdict | None = None
 
 
 class Keeper:
@@ -103,7 +105,7 @@ class Keeper:
         if lent.cancel_reason is not None:
             await self._cancel(lent, job, pod, lent.cancel_reason)
             return
-        verdict = judge(
+        verdict = sight.verdict or judge(
             job,
             pod,
             so_for=so_for,
@@ -111,8 +113,14 @@ class Keeper:
             was_there=sight.was_there,
             begun=lent.taken_by is not None,
         )
-        if verdict is not None and (verdict.sure or lent.until < datetime.now(UTC)):
-            await self._settle(lent, verdict, job, pod)
+        if verdict is None or not (verdict.sure or lent.until < datetime.now(UTC)):
+            return
+        if job is not None and not job.over and not (pod is not None and pod.dead):
+            sight.verdict = verdict
+            if not job.going:
+                await self._cluster.delete_job(lent.handle)
+            return  # it might yet begin: nobody gets the run before it can't
+        await self._settle(lent, verdict, job, pod)
 
     async def _cancel(self, lent: Lent, job: JobFacts | None, pod: PodFacts | None, reason: str) -> None:
         """Delete the Job; the run is over when nothing of it is left."""
@@ -129,8 +137,6 @@ class Keeper:
         status = await self._book.settle(lent.run_id, lent.attempt, verdict.outcome(end_of_log))
         if status is not None:
             log.info("job.settled", run_id=lent.run_id, attempt=lent.attempt, status=str(status), why=verdict.message)
-        if job is not None and not job.over and not job.going:
-            await self._cluster.delete_job(lent.handle)  # it might yet begin
 
     async def _send_away(self, handles: set[str]) -> None:
         """Delete Jobs whose attempt has its run no more."""

@@ -46,7 +46,7 @@ _CONTAINER_SECURITY: Final = {
 
 
 def job_manifest(order: RunOrder, wish: PodWish, terms: PodTerms) -> JSONObject:
-    """Write the Job of one attempt: one pod, once."""
+    """Write the Job of one attempt: one pod, once. It is suspended: `Cluster.start_job` lets it begin."""
     metadata = _metadata(order, terms)
     longest = order.document.settings.max_execution_time + terms.starts_within
     return {
@@ -54,6 +54,7 @@ def job_manifest(order: RunOrder, wish: PodWish, terms: PodTerms) -> JSONObject:
         "kind": "Job",
         "metadata": {"name": job_name(order), "namespace": terms.namespace, **metadata},
         "spec": {
+            "suspend": True,
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,

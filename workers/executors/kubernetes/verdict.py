@@ -16,9 +16,9 @@ from workers.executors.kubernetes.facts import JobFacts, PodFacts
 LAST_WORD: Final = timedelta(seconds=10)
 #: How long it may take until Job and pod have both told what became of them: two watches, in no order.
 BOTH_TOLD: Final = timedelta(seconds=3)
-#: How long a Job may be missing after its attempt was lent: longer than its worker tries to create it.
+#: How long a Job may be missing, or suspended, once its attempt is lent: longer than its worker tries to create it.
 NEVER_MADE: Final = timedelta(seconds=30)
-#: How long images and Secrets may be missing: a registry has hiccups, and a Secret is created after its Job.
+#: How long an image may be missing, or a container not be made: registries and kubelets have hiccups.
 HICCUP: Final = timedelta(seconds=60)
 #: Pause before a run whose place was lost is tried again.
 _AGAIN: Final = timedelta(seconds=1)
@@ -81,7 +81,9 @@ def judge(
     exited = pod is not None and pod.phase == "Failed"
     if (job.failed is not None and exited) or ((job.failed is not None or exited) and so_for >= BOTH_TOLD):
         return _exited(pod) if pod is not None and exited else _given_up(job)
-    return None if begun else _not_begun(pod, so_for, starts_within)
+    if job.suspended and so_for >= min(NEVER_MADE, starts_within):
+        return _lost("the run's Job was never let begin: its worker died, or lost the cluster's API")
+    return None if begun or job.suspended else _not_begun(pod, so_for, starts_within)
 
 
 def stage(job: JobFacts | None, pod: PodFacts | None) -> str:
@@ -90,6 +92,8 @@ def stage(job: JobFacts | None, pod: PodFacts | None) -> str:
         return "no job"
     if job.over:
         return "over"
+    if job.suspended:
+        return "suspended"
     if pod is None:
         return "no pod"
     if pod.phase != "Pending":

@@ -79,6 +79,22 @@ async def test_a_job_is_followed_from_its_beginning_to_its_end(cluster: Cluster)
         assert seen.mirror.pods[name].exit_code == 0
 
 
+async def test_a_job_begins_when_it_is_let(cluster: Cluster, double: Double) -> None:
+    job = a_job(command=TRUE)
+    job["spec"]["suspend"] = True
+    name = job["metadata"]["name"]
+    async with seeing(cluster) as seen:
+        await cluster.create_job(job)
+        await seen.until(lambda mirror: name in mirror.jobs)
+        assert (seen.mirror.jobs[name].suspended, double.stored("Pod")) == (True, [])
+
+        await cluster.start_job(name)
+        await cluster.start_job(name)
+        await seen.until(lambda mirror: mirror.jobs[name].succeeded)
+
+    assert len(double.stored("Pod")) == 1
+
+
 async def test_jobs_that_were_there_before_are_seen_page_by_page(cluster: Cluster) -> None:
     orders = [an_order(run_id=f"run_{number}") for number in range(7)]
     await asyncio.gather(*(cluster.create_job(a_job(order, command=FOREVER)) for order in orders))
@@ -152,10 +168,10 @@ async def test_a_secret_goes_with_its_job(cluster: Cluster, double: Double) -> N
     await cluster.create_secret(secret)
     await cluster.create_secret(secret)
     assert len(double.stored("Secret")) == 1
-    await cluster.delete_job(job["metadata"]["name"])
-
     async with seeing(cluster) as seen:
-        await seen.until(lambda mirror: mirror.lists > 0 and not mirror.jobs)
+        await seen.until(lambda mirror: bool(mirror.jobs))
+        await cluster.delete_job(job["metadata"]["name"])
+        await seen.until(lambda mirror: not mirror.jobs)
     assert double.stored("Secret") == []
 
 

@@ -366,6 +366,23 @@ async def test_a_run_whose_worker_died_before_its_job_was_created_is_tried_again
     assert "never created" in outcome.reason
 
 
+async def test_a_run_whose_worker_died_before_its_job_could_begin_is_tried_again(
+    tmp_path: Path, double: Double
+) -> None:
+    async with opened(tmp_path, double) as cluster:
+
+        async def dies(*_: object) -> None:
+            """As a worker that is killed right after it has created the Job."""
+
+        cluster.executor._cluster.create_secret = dies  # type: ignore[method-assign]
+        cluster.executor._cluster.start_job = dies  # type: ignore[method-assign]
+        outcome = await cluster.place.run(cluster.order())
+
+        assert isinstance(outcome, Retry)
+        assert "never let begin" in outcome.reason
+        assert double.state()["stored"] == []
+
+
 async def test_another_worker_settles_what_the_one_that_died_has_lent(tmp_path: Path, double: Double) -> None:
     async with opened(tmp_path, double, command=["sh", "-c", "sleep 2; exit 5"], K8S_START_SECONDS="60") as cluster:
         order = cluster.order()

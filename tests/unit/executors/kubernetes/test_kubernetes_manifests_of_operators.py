@@ -68,7 +68,7 @@ def test_a_worker_has_the_verbs_that_the_code_uses_and_no_others() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    verbs = {"POST": "create", "DELETE": "delete", "GET": "get"}
+    verbs = {"POST": "create", "DELETE": "delete", "GET": "get", "PATCH": "patch"}
     asked = {("jobs", "list"), ("jobs", "watch"), ("pods", "list"), ("pods", "watch"), ("pods/log", "get")}
     for call in ast.walk(ast.parse(inspect.getsource(cluster))):
         match call:

@@ -112,6 +112,7 @@ def test_what_would_happen_again_is_the_end_and_names_the_fix(
         (JobFacts(name="job", run_id="r", attempt=1, succeeded=True), ended(0), "never said how"),
         (None, None, "somebody deleted"),
         (JOB, None, "made no pod"),
+        (JobFacts(name="job", run_id="r", attempt=1, suspended=True), None, "never let begin"),
         (JOB, waiting("ContainerCreating"), "did not begin in 300 s"),
     ],
 )
@@ -129,6 +130,7 @@ def test_what_the_flow_has_no_part_in_is_tried_again(job: JobFacts | None, pod: 
     [
         (JOB, None),
         (JOB, UNSCHEDULABLE),
+        (JobFacts(name="job", run_id="r", attempt=1, suspended=True), None),
         (JOB, waiting("ImagePullBackOff")),
         (JOB, waiting("CreateContainerConfigError")),
         (JOB, a_pod(phase="Running")),
