@@ -16,7 +16,7 @@ from scripted_nodes import Gate, read, script, told, tools
 
 from schemas.json import JSONValue
 from schemas.nodes.spec import SoloBounds
-from schemas.outcome import ErrorKind, Failed, Outcome, Retry, Succeeded
+from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening
 from workers.engine.drive import run_flow
 from workers.engine.registry import BUILT_IN, Registered
@@ -239,6 +239,20 @@ async def test_one_that_says_nothing_of_its_node_has_not_succeeded() -> None:
 
     assert isinstance(outcome, Failed)
     assert outcome.error.kind is ErrorKind.INTERNAL
+
+
+@pytest.mark.parametrize("limit", [None, "much", [1]])
+async def test_a_sandbox_that_was_made_to_lie_about_its_memory_is_not_believed(limit: Any) -> None:
+    lie = RunError(
+        kind=ErrorKind.MEMORY_EXCEEDED, message="m", details={"raise_with": "FLO_BOX_MEMORY_MB", "limit": limit}
+    )
+    bounds = SoloBounds(memory_mb=512)
+
+    outcome = await run(flow(alone("a")), {}, {"message": "m"}, executor=Ends(Failed(error=lie)), bounds=bounds)
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.details == {"limit": 512, "raise_with": "resources.memory_mb"}
+    assert "its limit of 512 MB" in outcome.error.message
 
 
 async def test_bounds_that_were_lowered_since_the_push_hold_at_the_start() -> None:

@@ -41,8 +41,6 @@ Work: TypeAlias = Callable[[], Awaitable[JSONValue]]
 #: Questions of one box that may be open at once; what comes beyond waits.
 MOST_AT_ONCE = 64
 #: The most that a run may ask for, however it words its order: the same as what documents may say.
-#: Nodes of one box that run alone, or wait to.
-MOST_ALONE = 10_000
 CEILING = BoxLimits(
     timeout=timedelta(days=1), memory_mb=16_384, pids=4_096, file_size_mb=16_384, tmp_mb=16_384,
     max_output_bytes=100_000_000, open_files=4_096,
@@ -107,8 +105,6 @@ class Desk:
             case "node" if self._services.operators is not None:
                 work = partial(self._services.operators.run_node, order, events, asked)
             case "solo" if self._services.solo is not None:
-                if len(self._told) >= MOST_ALONE:
-                    raise ValueError("more nodes that are to run alone than any flow has")
                 told = self._told[number] = ToldNode(channel, number)
                 work = partial(run_alone, self._services.solo, solo_from(asked, order), told)
             case "solo_saved":

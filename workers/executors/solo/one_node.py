@@ -66,22 +66,24 @@ def one_node_run(order: SoloOrder, bounds: SoloBounds) -> RunOrder:
 
 def limit_of(node: Node) -> timedelta | None:
     """Tell how long the node may take, if it says so."""
-    if node.resources is not None and node.resources.timeout_ms is not None:
-        return timedelta(milliseconds=node.resources.timeout_ms)
+    limit: JSONValue = node.resources.timeout_ms if node.resources is not None else None
     match node.config:
-        case {"timeout_ms": int() | float() as limit}:
-            return timedelta(milliseconds=limit)
-        case {"timeout": int() | float() as limit}:
-            return timedelta(seconds=limit)
-    return None
+        case {"timeout_ms": int() | float() as given} if limit is None:
+            limit = given
+        case {"timeout": int() | float() as given} if limit is None:
+            limit = given * 1000
+    if not isinstance(limit, int | float):
+        return None
+    return timedelta(milliseconds=min(limit, MAX_EXECUTION_TIME_MS))  # a config is not checked before it is read
 
 
 class Listener:
     """Passes on what the node says, and keeps what it gives."""
 
-    def __init__(self, node: Node, events: EventSink) -> None:
+    def __init__(self, node: Node, events: EventSink, bounds: SoloBounds) -> None:
         self._node = node
         self._events = events
+        self._bounds = bounds
         self._outputs: JSONObject | None = None
 
     def emit(self, happening: Happening) -> None:
@@ -102,7 +104,7 @@ class Listener:
             case Succeeded():
                 raise NodeError(RunError(kind=ErrorKind.INTERNAL, message="its run ended without a word of it"))
             case Failed(error=error):
-                raise NodeError(_as_nodes(error, self._node))
+                raise NodeError(_as_nodes(error, self._node, self._bounds))
             case Retry(reason=reason) | Cancelled(reason=reason):
                 raise NodeError(RunError(kind=ErrorKind.LOST, message=f"the node's own sandbox was lost: {reason}"))
             case Parked():
@@ -123,7 +125,11 @@ def _wishes(node: Node, bounds: SoloBounds) -> JSONObject:
     """Ask for what the node has, in the words of the executors; what it does not say is the most that it may."""
     asked = node.resources or NodeResources()
     cpus = asked.cpus or (bounds.cpus if bounds.cpus < MOST_CPUS else None)
-    return {"memory_mb": asked.memory_mb or bounds.memory_mb, **({"cpus": cpus} if cpus else {})}
+    return {"memory_mb": _memory_mb(node, bounds), **({"cpus": cpus} if cpus else {})}
+
+
+def _memory_mb(node: Node, bounds: SoloBounds) -> int:
+    return (node.resources and node.resources.memory_mb) or bounds.memory_mb
 
 
 def _longest(order: SoloOrder) -> int:
@@ -133,18 +139,22 @@ def _longest(order: SoloOrder) -> int:
     return min((limit + _GRACE) // _MS, MAX_EXECUTION_TIME_MS)
 
 
-def _as_nodes(error: RunError, node: Node) -> RunError:
-    """Word an error for whoever wrote the node: its run, and that run's limits, are none of his."""
+def _as_nodes(error: RunError, node: Node, bounds: SoloBounds) -> RunError:
+    """Word an error for whoever wrote the node: its run, and that run's limits, are none of his.
+
+    The sandbox may have been made to say anything, so its numbers are not taken from it.
+    """
     details = error.details or {}
     limit = limit_of(node)
     by_resources = node.resources is not None and node.resources.timeout_ms is not None
     match error.kind, details.get("raise_with"):
         case ErrorKind.MEMORY_EXCEEDED, "FLO_BOX_MEMORY_MB":
+            most = _memory_mb(node, bounds)
             message = (
-                f"the node's own sandbox used more memory than its limit of {details['limit']:,} MB, engine and code "
-                "together; use less, or raise resources.memory_mb"
+                f"the node's own sandbox used more memory than its limit of {most:,} MB, engine and code together; use "
+                "less, or raise resources.memory_mb"
             )
-            told: JSONObject = {**details, "raise_with": "resources.memory_mb"}
+            told: JSONObject = {**details, "limit": most, "raise_with": "resources.memory_mb"}
             return RunError(kind=error.kind, message=message, details=told)
         case ErrorKind.TIMED_OUT, str(key) if limit and (key == _FLOWS_LIMIT or (by_resources and "timeout" in key)):
             key = "resources.timeout_ms" if by_resources else "timeout_ms in its config"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Literal, TypeAlias
@@ -59,7 +58,10 @@ class SoloOpenings:
         docker: Callable[[Services, Terms], LocalExecutor],
         standalone: bool = False,
     ) -> None:
-        """`docker` makes what makes containers; without a server around it these come before boxes, where they work."""
+        """`services` are for what is alone, which gets no other sandbox; `docker` makes what makes containers.
+
+        Without a server around it (`standalone`) containers come before boxes, where they work.
+        """
         self._settings = settings
         self._boxes = boxes
         self._services = services
@@ -102,13 +104,13 @@ class SoloOpenings:
         match way:
             case SoloWay.DOCKER:
                 await runner_image_is_there(self._settings)
-                return self._kept(self._docker(self._for_one("node"), self._terms()))
+                return self._kept(self._docker(self._services("node"), self._terms()))
             case SoloWay.PROCESS:
                 return await self._open_processes(platform, mode)
             case _:
                 inside = _INSIDE[platform]
                 make = partial(
-                    make_engine_box, await self._boxes(), inside, self._terms(), self._for_one(platform), alone=True
+                    make_engine_box, await self._boxes(), inside, self._terms(), self._services(platform), alone=True
                 )
                 return self._kept(BoxPerNode(BoxSupply(make, ready=READY), self._terms()))
 
@@ -118,7 +120,7 @@ class SoloOpenings:
                 f"a process of its own has no wall around it, and this run is due {mode}; set FLO_SOLO=box, or auto"
             )
         make = await self._opened.enter_async_context(
-            open_processes(self._settings, platform, self._terms(), self._for_one(platform))
+            open_processes(self._settings, platform, self._terms(), self._services(platform))
         )
         log.warning(
             "solo.in_processes",
@@ -130,10 +132,6 @@ class SoloOpenings:
     def _kept(self, executor: LocalExecutor) -> LocalExecutor:
         self._opened.push_async_callback(executor.aclose)
         return executor
-
-    def _for_one(self, platform: Platform) -> Services:
-        """What stands inside a node that runs alone is alone with it."""
-        return replace(self._services(platform), solo=None)
 
     def _terms(self) -> Terms:
         settings = self._settings

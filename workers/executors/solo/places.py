@@ -57,7 +57,7 @@ class SoloRuns:
 
     async def run(self, order: SoloOrder, events: EventSink) -> Mapping[str, JSONValue]:
         self._check(order.node)
-        listener = Listener(order.node, events)
+        listener = Listener(order.node, events, self._bounds)
         async with self._places.one(events):
             executor = await self._opened(order)
             try:
