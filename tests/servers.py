@@ -285,13 +285,12 @@ def share_docker(folder: Path) -> Iterator[DockerServer]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not note.exists():
             # Not below `folder`: the path of a socket has little room.
-            home = Path(tempfile.mkdtemp(prefix="flo-docker-"))
-            host = f"unix://{home}/sock"
-            pid = _start_docker(home, host)
-            note.write_text(f"{pid} {home} {host} {_load_runner_image(host)}")
+            daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="flo-docker-")))
+            pid = daemon.start()
+            note.write_text(f"{pid} {daemon.home} {daemon.host} {_load_runner_image(daemon.host)}")
         fcntl.flock(users, fcntl.LOCK_SH)
         fcntl.flock(lock, fcntl.LOCK_UN)
-        pid, home, host, image = note.read_text().split()
+        _, home, host, image = note.read_text().split()
         try:
             yield DockerServer(host, image)
         finally:
@@ -299,7 +298,7 @@ def share_docker(folder: Path) -> Iterator[DockerServer]:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 note.unlink()
-                _stop_docker(int(pid), Path(home))
+                DockerDaemon(Path(home)).stop()
 
 
 def _docker_of_this_machine() -> str | None:
@@ -310,46 +309,84 @@ def _docker_of_this_machine() -> str | None:
     return None
 
 
-def _start_docker(home: Path, host: str) -> int:
-    """Start a daemon with nothing of this machine's: no bridge, no rule in its firewall, no folder outside `home`."""
-    places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
-    options = [word for option, name in places.items() for word in (option, str(home / name))]
-    options += ["--host", host, "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
-    with (home / "log").open("wb") as out:
-        process = subprocess.Popen(["dockerd", *options], stdout=out, stderr=out, start_new_session=True)
-    deadline = time.monotonic() + _START
-    while not (home / "sock").exists() or not _answers(host):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            last = (home / "log").read_text().strip().splitlines()[-1:]
-            shutil.rmtree(home, ignore_errors=True)
-            missing(f"a Docker daemon that starts ({' '.join(last)[-300:]})", "set DOCKER_HOST to one that runs")
-        time.sleep(0.05)
-    return process.pid
+@dataclass(frozen=True, slots=True)
+class DockerDaemon:
+    """A daemon of the tests' own, with nothing of this machine's: no bridge, no rule in its firewall."""
+
+    #: All that it has on disk, its socket among it.
+    home: Path
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.home}/sock"
+
+    def start(self) -> int:
+        """Start it; give its pid."""
+        places = {"--data-root": "data", "--exec-root": "exec", "--pidfile": "pid"}
+        options = [word for option, name in places.items() for word in (option, str(self.home / name))]
+        options += ["--host", self.host, "--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
+        with (self.home / "log").open("ab") as out:
+            process = subprocess.Popen(["dockerd", *options], stdout=out, stderr=out, start_new_session=True)
+        deadline = time.monotonic() + _START
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                last = (self.home / "log").read_text().strip().splitlines()[-1:]
+                shutil.rmtree(self.home, ignore_errors=True)
+                missing(f"a Docker daemon that starts ({' '.join(last)[-300:]})", "set DOCKER_HOST to one that runs")
+            time.sleep(0.05)
+        return process.pid
+
+    def kill(self) -> None:
+        """End it as a crash would: its containers live on."""
+        pid = self._pid()
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        (self.home / "pid").unlink()
+        # Its own mount of its data on itself: the next start would put another on top.
+        subprocess.run(["umount", "--lazy", self.home / "data"], check=True)
+
+    def stop(self) -> None:
+        """End it in order, which ends its containers, and remove its folder; fail if it leaves a mount."""
+        os.kill(pid := self._pid(), signal.SIGTERM)
+        deadline = time.monotonic() + _START
+        while (self.home / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        mounts = Path("/proc/mounts").read_text().splitlines()
+        left = [line.split()[1] for line in mounts if f" {self.home}/" in line]
+        for place in reversed(left):
+            subprocess.run(["umount", "--lazy", place], check=False)
+        shutil.rmtree(self.home, ignore_errors=True)
+        assert not left, f"the Docker daemon of the tests left mounts: {left}"
+
+    def _pid(self) -> int:
+        return int((self.home / "pid").read_text())
+
+    def _answers(self) -> bool:
+        import docker
+
+        with (
+            contextlib.suppress(docker.errors.DockerException),
+            contextlib.closing(docker.APIClient(self.host)) as client,
+        ):
+            return bool(client.ping())
+        return False
 
 
-def _answers(host: str) -> bool:
-    import docker
-
-    with contextlib.suppress(docker.errors.DockerException), contextlib.closing(docker.APIClient(host)) as client:
-        return bool(client.ping())
-    return False
-
-
-def _stop_docker(pid: int, home: Path) -> None:
-    """End a daemon, which ends its containers, and remove its folder; fail if it leaves a mount."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _START
-    while (home / "pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-    left = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if f" {home}/" in line]
-    for place in reversed(left):
-        subprocess.run(["umount", "--lazy", place], check=False)
-    shutil.rmtree(home, ignore_errors=True)
-    assert not left, f"the Docker daemon of the tests left mounts: {left}"
+@contextlib.contextmanager
+def own_docker() -> Iterator[tuple[DockerDaemon, DockerServer]]:
+    """Give a daemon that the test may kill, with the runner image."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        missing("a Docker daemon of the test's own", "scripts/setup as root")
+    daemon = DockerDaemon(Path(tempfile.mkdtemp(prefix="flo-docker-")))
+    daemon.start()
+    try:
+        yield daemon, DockerServer(daemon.host, _load_runner_image(daemon.host))
+    finally:
+        daemon.stop()
 
 
 def _load_runner_image(host: str) -> str:

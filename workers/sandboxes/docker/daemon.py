@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,7 @@ class Daemon:
         self._settings = settings
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="docker")
         self._client: Any = None
+        self._connecting = threading.Lock()
         self._is_closed = False
 
     async def ask(self, question: Callable[[Any], T]) -> T:
@@ -68,8 +70,9 @@ class Daemon:
 
     def _ask(self, question: Callable[[Any], T]) -> T:
         with self._worded():
-            if self._client is None:
-                self._client = self._connect()
+            with self._connecting:
+                if self._client is None:
+                    self._client = self._connect()
             return question(self._client)
 
     def _connect(self) -> Any:
