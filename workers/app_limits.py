@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from dispatch.store.limits import read_limits
-from dispatch.store.session import Store
 from schemas.app import AppLimits
+
+if TYPE_CHECKING:
+    from dispatch.store.session import Store
 
 #: How long a change may go unseen by a worker.
 REMEMBERED = timedelta(seconds=5)
@@ -41,6 +42,9 @@ class StoredLimits:
         known = self._known.get(app)
         if known is not None and known[0] > time.monotonic():
             return known[1]
+        # Imported only here: executors elsewhere know no SQL, and start faster without it.
+        from dispatch.store.limits import read_limits
+
         async with self._store.read() as connection:
             limits = await read_limits(connection, app) or AppLimits()
         if len(self._known) >= _MOST:

@@ -32,6 +32,8 @@ class Telling:
         self.counts = True
         self._unsaid: list[JSONObject] = []
         self._news = asyncio.Event()
+        #: Somebody waits for what was emitted: it is told at once.
+        self._hurry = asyncio.Event()
         self._said = asyncio.Condition()
         self._task = asyncio.create_task(self._tell(), name="call-backs")
 
@@ -52,6 +54,8 @@ class Telling:
     async def flush(self) -> None:
         """Return once everything emitted so far is durable, or the attempt's word counts no more."""
         upto = self.last_seq
+        if self._unsaid:
+            self._hurry.set()
         async with self._said:
             await self._said.wait_for(lambda: not self.counts or not self._unsaid or self._first() > upto)
 
@@ -80,9 +84,11 @@ class Telling:
         try:
             async with asyncio.timeout(self._renew_s):
                 await self._news.wait()
-            await asyncio.sleep(_LINGER)
+            async with asyncio.timeout(_LINGER):
+                await self._hurry.wait()
         except TimeoutError:
             pass
+        self._hurry.clear()
         self._news.clear()
 
     def _batch(self) -> list[JSONValue]:
