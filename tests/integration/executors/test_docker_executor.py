@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -193,15 +194,17 @@ async def test_a_container_ends_itself_when_its_worker_has_lost_its_lease(place:
 
 
 async def test_a_container_is_named_after_its_run(place: Opened) -> None:
-    events, order = Started(), place.order(FOREVER)
-    run = asyncio.create_task(place.run(order, events))
-    await events.now.wait()
+    order = place.order(FOREVER)
+    mine = {"event": "rename", "label": f"{OWNER}={place.owner}"}
+    renamed = place.daemon.events(since=int(time.time()), decode=True, filters=mine)
+    run = asyncio.create_task(place.run(order))
 
-    names = {name for each in place.containers() for name in each["Names"]}
+    event = await asyncio.to_thread(next, renamed)
 
+    renamed.close()
     run.cancel()
     await asyncio.wait([run])
-    assert names == {f"/flo-{order.run_id}-1"}
+    assert event["Actor"]["Attributes"]["name"] == f"flo-{order.run_id}-1"
 
 
 async def test_only_what_the_operator_allows_can_be_had(place: Opened) -> None:
