@@ -25,6 +25,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from workers.sandboxes.docker.sources import LABEL
+from workers.sandboxes.docker.sources import fingerprint as sources
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "docker-runner"
 #: Our packages that an engine is made of, and what it imports of others.
@@ -296,7 +301,8 @@ def load(tree: Path, name: str) -> None:
     with tree.open("rb") as file:
         # In pieces: of a file the SDK says both that it comes in chunks and how long it is.
         pieces = iter(lambda: file.read(_PIECE), b"")
-        said = client.import_image_from_stream(pieces, repository, tag or "latest", changes=list(CHANGES))
+        changes = [*CHANGES, f"LABEL {LABEL}={sources()}"]
+        said = client.import_image_from_stream(pieces, repository, tag or "latest", changes=changes)
     if '"error"' in said:
         raise SystemExit(f"docker-runner-image: the daemon did not take it: {said.strip().splitlines()[-1]}")
 

@@ -280,3 +280,18 @@ async def test_a_killed_container_ends_with_a_signal_that_is_named(place: Opened
     place.daemon.kill(place.containers()[0]["Id"], signal.SIGKILL)
 
     assert "SIGKILL" in (await run).message
+
+
+async def test_an_image_of_other_sources_is_said_to_be_one(place: Opened, capsys: pytest.CaptureFixture[str]) -> None:
+    images = place.executor._place.images  # type: ignore[attr-defined]
+    old = f"flo-runner:old-{place.owner.lower()}"
+    made = place.daemon.create_container(place.executor._settings.docker_image)["Id"]  # type: ignore[attr-defined]
+    repository, _, tag = old.partition(":")
+    place.daemon.commit(made, repository, tag, changes="LABEL flo.sources=others")
+    try:
+        await images.need_runner(old)
+    finally:
+        place.daemon.remove_container(made)
+        place.daemon.remove_image(old)
+
+    assert "image.is_of_other_sources" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from schemas.errors import Refused, Unavailable
 from schemas.settings import Settings
 from schemas.wording import listed
 from workers.sandboxes.docker.daemon import Daemon, Declined, NotThere
+from workers.sandboxes.docker.sources import LABEL, fingerprint
 
 log = structlog.get_logger()
 
@@ -51,8 +52,11 @@ class Images:
             found = await self._daemon.ask(lambda client: client.inspect_image(image))
         except NotThere as why:
             raise Unavailable(f"the runner image {image} is not there: {why}; {_FIX}") from None
-        if (found["Config"].get("Labels") or {}).get(RUNNER_LABEL) != RUNNER_VERSION:
+        labels = found["Config"].get("Labels") or {}
+        if labels.get(RUNNER_LABEL) != RUNNER_VERSION:
             raise Unavailable(f"the image {image} has no label {RUNNER_LABEL}={RUNNER_VERSION}, so no runner; {_FIX}")
+        if labels.get(LABEL) not in (None, await asyncio.to_thread(fingerprint)):
+            log.warning("image.is_of_other_sources", image=image, fix="build it again: scripts/docker-runner-image")
         self._known.add(image)
 
     async def need(self, image: str, tell: Tell) -> None:
