@@ -8,40 +8,24 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
 from dispatch.bell import Topic, open_bell
 from dispatch.feed import Feed
-from dispatch.leases import WorkerIdentity, WorkerLease, dead_among
+from dispatch.leases import WorkerIdentity, WorkerLease
 from dispatch.queues.celery_app import control_url
 from dispatch.store.session import Store
 from dispatch.store.writer import RunWriter
 from schemas.catalog import load_catalog
-from schemas.errors import Unavailable
 from schemas.job import Job
 from schemas.npm import NpmAllow
-from schemas.settings import ExecutionMode, ExecutorName, Settings
-from workers.app_limits import LimitsOfApps, StoredLimits
+from schemas.settings import ExecutionMode, Settings
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
-from workers.engine.shared import Shared
-from workers.executors.awslambda.executor import LambdaExecutor
-from workers.executors.choose import ExecutorChoice
-from workers.executors.docker.sweep import Sweeper
-from workers.executors.http.executor import HttpExecutor
-from workers.executors.http.signing import open_signing
-from workers.executors.loan import LoanBook
-from workers.executors.modes import ModeExecutor, NamespaceExecutor
-from workers.executors.openings import Openings
+from workers.executors.roster import Holder, Roster
 from workers.heartbeat import Heartbeat
 from workers.morgue import Morgue
-from workers.shared_in_sql import StoredBreakers, StoredResults
-
-if TYPE_CHECKING:
-    from workers.executors.kubernetes.executor import KubernetesExecutor
 
 log = structlog.get_logger()
 
@@ -86,82 +70,35 @@ class Assembly:
             served=identity.lanes,
             patience=timedelta(minutes=10),
         )
-        shared = Shared(breakers=StoredBreakers(store), results=StoredResults(store))
-        openings = Openings(
-            settings, holds=self._lease_holds, shared=shared, owner=identity.id, lease_left=self._lease_left
-        )
-        self._closing.append(openings.aclose)
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
-        limits = StoredLimits(store)
-        modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
-        self._closing.append(modes.aclose)
-        signing = open_signing(settings, store)
-        http = HttpExecutor(settings, worker=identity.id, limits=limits, signing=signing, lease_left=self._lease_left)
-        self._closing.append(http.aclose)
-        docker = openings.docker(limits, catalog)
-        self._closing.append(docker.aclose)
-        if openings.containers.is_near:
-            sweeper = Sweeper(
-                openings.containers.yard.daemon, partial(dead_among, store, lease=settings.lease), every=settings.lease
-            )
-            self._closing.append(_ended(asyncio.create_task(sweeper.run(), name="containers of dead workers")))
-        book = LoanBook(store, writer, limits, signing)
-        functions = {
-            name: LambdaExecutor(settings, name=name, limits=limits, book=book)
-            for name in (ExecutorName.LAMBDA_INVOKE, ExecutorName.LAMBDA_STREAM)
-        }
-        self._closing.extend(one.aclose for one in functions.values())
-        kubernetes = self._kubernetes(store, book, limits)
-        mode = await modes.start()
-        log.info("mode.chosen", mode=str(mode), by="operator" if settings.execution_mode else "what works here")
+        holder = Holder(id=identity.id, lease_holds=self._lease_holds, lease_left=self._lease_left)
+        roster = Roster(settings, store, writer, catalog, holder)
+        self._closing.append(roster.aclose)
+        executors = await roster.open()
+        if roster.mode is not None:
+            by = "operator" if settings.execution_mode else "what works here"
+            log.info("mode.chosen", mode=str(roster.mode), by=by)
         inline_http_cap = timedelta(seconds=settings.inline_http_max_duration)
         self.dispatcher = Dispatcher(
             owner=identity.id,
             writer=writer,
             feed=feed,
             documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
-            executors=ExecutorChoice(
-                {
-                    ExecutorName.INLINE: modes,
-                    ExecutorName.NAMESPACE: NamespaceExecutor(modes),
-                    ExecutorName.HTTP: http,
-                    ExecutorName.DOCKER: docker,
-                    **functions,
-                    **kubernetes,
-                },
-                default=settings.executor,
-            ),
+            executors=executors,
             concurrency=identity.concurrency,
             lease=settings.lease,
         )
         lease = WorkerLease(store, identity)
-        await lease.begin(mode)
+        await lease.begin(roster.mode)
         self._closing.append(lease.end)
         self._closing.append(writer.settle)
-        for cluster in kubernetes.values():
-            self._closing.append(cluster.aclose)
-            cluster.start()
         bell.listen(Topic.CANCEL, lambda run_id: self.dispatcher.cancel(str(run_id), "cancelled on request"))
         heartbeat = Heartbeat(
             store=store, lease=lease, dispatcher=self.dispatcher, period=settings.heartbeat, owner=identity.id
         )
         self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         self._beating.add_done_callback(self._heart_stopped)
-
-    def _kubernetes(self, store: Store, book: LoanBook, limits: LimitsOfApps) -> dict[ExecutorName, KubernetesExecutor]:
-        """Give the executor for a cluster, where one is named. Raises Unavailable with what it lacks."""
-        settings = self._settings
-        if settings.k8s_executor_image is None and settings.executor is not ExecutorName.KUBERNETES_JOB:
-            return {}
-        try:  # the client is an extra
-            from workers.executors.kubernetes.opening import open_kubernetes
-        except ImportError as error:
-            raise Unavailable(
-                f"Kubernetes Jobs need the client ({error}); install it: pip install 'flo[k8s]'"
-            ) from error
-        opened = open_kubernetes(settings, store, limits=limits, book=book, owner=self._identity.id)
-        return {ExecutorName.KUBERNETES_JOB: opened}
 
     def _call(self, jobs: Sequence[Job]) -> None:
         self.dispatcher.call(jobs)
@@ -188,13 +125,3 @@ class Assembly:
                 await self._beating
         while self._closing:
             await self._closing.pop()()
-
-
-def _ended(task: asyncio.Task[None]) -> Callable[[], Awaitable[None]]:
-    """Give what ends a task that goes on for ever."""
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.wait([task])
-
-    return end

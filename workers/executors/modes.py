@@ -44,16 +44,17 @@ class ModeExecutor:
         self._limits = limits
         self._catalog = catalog
         self._open: dict[ExecutionMode, asyncio.Task[LocalExecutor]] = {}
+        self._is_chosen = settings.execution_mode is not None
 
     async def start(self) -> ExecutionMode:
-        """Open what runs without a wish of their own need, and say which mode that is.
+        """Open what runs without a wish of their own need, and say which mode that is; a first run does so, too.
 
         Where the operator names none it is the strongest that works here. Raises Unavailable with the reason when the
         named one does not.
         """
-        named = self._settings.execution_mode
-        if named is None:
+        if not self._is_chosen:
             self._settings = self._settings.in_mode(await self._strongest())
+            self._is_chosen = True
         await self._executor(self._settings.mode)
         return self._settings.mode
 
@@ -69,6 +70,8 @@ class ModeExecutor:
         self, order: RunOrder, events: EventSink, *, at_least: ExecutionMode = ExecutionMode.UNSANDBOXED
     ) -> Outcome:
         """Execute a run in the mode that it is due, or in `at_least` if that is stronger."""
+        if not self._is_chosen:
+            await self.start()
         limits = await self._limits.read(order.app)
         try:
             mode = _stronger(mode_for(order.backend_config, limits, self._settings), at_least)
