@@ -14,14 +14,20 @@ from schemas.executor_urls import executors_for
 from schemas.json import JSONObject
 from schemas.lambda_functions import invocation_for
 from schemas.modes import mode_for, wished
-from schemas.settings import ExecutionMode
+from schemas.settings import ExecutionMode, ExecutorName
 
 
 async def mode_of_app(spine: Spine, app: str) -> ExecutionMode:
     """Give the mode that the runs of an app have unless they ask for another: its flows are checked by it."""
     async with spine.store.read() as connection:
         limits = await read_limits(connection, app) or AppLimits()
-    return limits.execution_mode or await mode_of_server(spine)
+    return limits.execution_mode or _mode_of_boxes(spine) or await mode_of_server(spine)
+
+
+def _mode_of_boxes(spine: Spine) -> ExecutionMode | None:
+    """Give the mode of an executor whose every run is in a box of its own, whatever its workers could do themselves."""
+    boxes = (ExecutorName.DOCKER, ExecutorName.KUBERNETES_JOB)
+    return ExecutionMode.SANDBOX_PROCESS if spine.settings.executor in boxes else None
 
 
 async def mode_of_server(spine: Spine) -> ExecutionMode:

@@ -82,6 +82,13 @@ async def test_a_flow_with_resources_is_taken(cluster_api: httpx.AsyncClient) ->
     assert (await cluster_api.post(INVOKE, json={})).status_code == 202
 
 
+async def test_a_flow_may_do_in_a_pod_what_its_workers_have_no_place_for(home: Path) -> None:
+    shell = {"name": "x", "nodes": [{"id": "ls", "node_type": "shell.exec", "config": {"command": "ls"}}]}
+    sized = {**shell, "settings": {"resources": RESOURCES}}
+    async with serving(home, FLO_EXECUTOR="kubernetes_job", FLO_EXECUTION_MODE="SANDBOX_CODE_ONLY") as client:
+        assert (await client.put(FLOW, json=sized)).status_code == 201
+
+
 async def test_a_run_that_asks_for_a_job_needs_resources_of_its_flow_or_its_own(home: Path) -> None:
     async with serving(home) as client:
         await with_event(client, NO_OP)
