@@ -42,7 +42,7 @@ from workers.runner.awslambda.words import MOST_SENT, Told, inline_to, token_to
 log = structlog.get_logger()
 
 #: How long an attempt waits for a function that is throttled; then another worker may try.
-PATIENCE: Final = timedelta(seconds=20)
+PATIENCE: Final = timedelta(seconds=10)
 #: By when a function that is invoked has asked for its order; and one whose event Lambda queues first.
 _BEGINS, _BEGINS_QUEUED = timedelta(seconds=30), timedelta(minutes=5)
 #: Lambda lets no function run for longer.
