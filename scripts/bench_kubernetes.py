@@ -148,14 +148,14 @@ def parked(double: Double, home: Path, number: int) -> dict[str, float]:
         worker = psutil.Process(dev.child("-m workers"))
         time.sleep(5)
         before = worker.memory_info().rss
-        idle = worker.cpu_percent(None) or worker.cpu_percent(WATCHED / 2)
+        idle = worker.cpu_percent(WATCHED / 2)
         began = time.perf_counter()
         for _ in range(number):
             client.invoke_async("go", {})
         until(lambda: double.state()["asked"].get("patch jobs", 0) >= number or None)
         lent_s = time.perf_counter() - began
         time.sleep(5)
-        cpu = worker.cpu_percent(None) or worker.cpu_percent(WATCHED)
+        cpu = worker.cpu_percent(WATCHED)
         after = worker.memory_info().rss
     return {
         "jobs": number,

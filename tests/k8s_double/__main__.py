@@ -8,7 +8,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.k8s_double.jobs import Jobs
 from tests.k8s_double.kubelet import Kubelet
 from tests.k8s_double.mischief import Mischief
 from tests.k8s_double.shelf import Shelf
+from tests.servers import listening_socket
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What containers of our image find: this environment's Python, and this repository.
@@ -35,7 +35,7 @@ async def serve(images: list[str], *, cpu: str, memory: str) -> None:
     kubelet = Kubelet(shelf, images=dict.fromkeys(images, IMAGE), cpu=cpu, memory=memory)
     jobs = Jobs(shelf, kubelet)
     token = secrets.token_urlsafe(16)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listening_socket()
     app = Api(shelf, jobs, kubelet, Mischief(), token=token).app()
     config = uvicorn.Config(app, http="httptools", access_log=False, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -49,9 +49,9 @@ class Turn:
         while True:
             try:
                 mine = await self._leadership.hold(self._duty)
-            except Exception as error:
+            except Exception as error:  # the edge of the duty: a worker that asks no more would keep it from no other
                 if not is_outage(error):
-                    raise
+                    log.exception("turn.unasked", duty=self._duty)
                 mine = False  # the turn may be somebody else's before SQL answers again
             if mine and self._working is None:
                 log.info("turn.taken", duty=self._duty)
