@@ -1,4 +1,4 @@
-"""`python -m tests.k8s_double --images NAME...`: serve until SIGTERM; the first line says where, and the token."""
+"""`python -m tests.k8s_double --folder NEW`: serve until SIGTERM; the first line says where, and the token."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ IMAGE = {
 }
 
 
-async def serve(images: list[str], *, cpu: str, memory: str) -> None:
+async def serve(images: list[str], folder: Path, *, cpu: str, memory: str) -> None:
     shelf = Shelf()
-    kubelet = Kubelet(shelf, images=dict.fromkeys(images, IMAGE), cpu=cpu, memory=memory)
+    kubelet = Kubelet(shelf, folder, images=dict.fromkeys(images, IMAGE), cpu=cpu, memory=memory)
     jobs = Jobs(shelf, kubelet)
     token = secrets.token_urlsafe(16)
     listening = listening_socket()
@@ -55,8 +55,9 @@ async def serve(images: list[str], *, cpu: str, memory: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A Kubernetes API for tests.")
+    parser.add_argument("--folder", type=Path, required=True, help="for the pods' own folders; it is made")
     parser.add_argument("--images", nargs="*", default=["flo-runner:test"])
     parser.add_argument("--cpu", default="1000")
     parser.add_argument("--memory", default="1Ti")
     given = parser.parse_args()
-    asyncio.run(serve(given.images, cpu=given.cpu, memory=given.memory))
+    asyncio.run(serve(given.images, given.folder, cpu=given.cpu, memory=given.memory))

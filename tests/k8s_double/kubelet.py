@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import shutil
-import tempfile
 import time
 from base64 import b64decode
 from collections import defaultdict
@@ -60,8 +59,10 @@ class Running:
 class Kubelet:
     """One node, of a size, with the images that it knows."""
 
-    def __init__(self, shelf: Shelf, *, images: Mapping[str, Mapping[str, str]], cpu: str, memory: str) -> None:
-        """`images` are the environments of their containers."""
+    def __init__(
+        self, shelf: Shelf, folder: Path, *, images: Mapping[str, Mapping[str, str]], cpu: str, memory: str
+    ) -> None:
+        """`images` are the environments of their containers; the folders of pods are in `folder`."""
         self._shelf = shelf
         self._images = {**images, PAUSE: {}}
         self._size = {"cpu": amount(cpu), "memory": amount(memory)}
@@ -70,7 +71,8 @@ class Kubelet:
         self._logs: dict[str, Path] = {}
         #: By run, from when to when each of its containers was a process, by the monotonic clock.
         self.lives: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._root = Path(tempfile.mkdtemp(prefix="flo-kubelet-"))
+        self._root = folder
+        folder.mkdir(parents=True)
 
     async def run(self, pod: Object) -> bool:
         """Run a pod to its end; tell whether it succeeded. Cancelled, it goes on until it is ended."""

@@ -51,7 +51,7 @@ class Double:
 def running_double(folder: Path, *options: str) -> Iterator[Double]:
     """Start one on a free port; nothing of it is left afterwards."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.k8s_double", *options], cwd=_ROOT, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "tests.k8s_double", "--folder", str(folder / "kubelet"), *options], cwd=_ROOT, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(_ROOT)},
     )  # fmt: skip
     assert process.stdout is not None
