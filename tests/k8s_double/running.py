@@ -50,10 +50,9 @@ class Double:
 @contextmanager
 def running_double(folder: Path, *options: str) -> Iterator[Double]:
     """Start one on a free port; nothing of it is left afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.k8s_double", "--folder", str(folder / "kubelet"), *options], cwd=_ROOT, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.k8s_double", "--folder", str(folder / "kubelet"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
         url, token = process.stdout.readline().split()

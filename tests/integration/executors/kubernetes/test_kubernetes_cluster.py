@@ -74,9 +74,9 @@ async def test_a_job_is_followed_from_its_beginning_to_its_end(cluster: Cluster)
         await cluster.create_job(job)
 
         await seen.until(lambda mirror: name in mirror.jobs and mirror.jobs[name].succeeded)
+        await seen.until(lambda mirror: name in mirror.pods and mirror.pods[name].exit_code == 0)
 
         assert (seen.mirror.jobs[name].run_id, seen.mirror.jobs[name].attempt) == ("run_1", 1)
-        assert seen.mirror.pods[name].exit_code == 0
 
 
 async def test_a_job_begins_when_it_is_let(cluster: Cluster, double: Double) -> None:
