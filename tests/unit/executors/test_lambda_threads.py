@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from workers.executors.awslambda.threads import DaemonThreads
+from workers.executors.awslambda.threads import DaemonThreads, NoRoom
 
 
 async def test_no_more_calls_are_under_way_than_there_may_be() -> None:
@@ -39,6 +39,19 @@ async def test_a_call_that_nobody_waits_for_any_more_keeps_its_place_until_it_is
     go.set()
 
     assert await other == 1
+
+
+async def test_a_call_that_finds_no_thread_for_a_while_is_not_made() -> None:
+    threads = DaemonThreads(1, name="test", patience=0.01)
+    go = threading.Event()
+    first = asyncio.create_task(threads.call(go.wait))
+    await asyncio.sleep(0)
+
+    with pytest.raises(NoRoom):
+        await threads.call(lambda: 1)
+
+    go.set()
+    assert await first
 
 
 async def test_what_a_call_raises_is_raised_where_it_is_awaited() -> None:

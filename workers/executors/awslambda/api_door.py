@@ -18,7 +18,7 @@ from schemas.errors import Unavailable
 from schemas.lambda_functions import InvocationType
 from schemas.settings import Settings
 from workers.executors.awslambda.errors import BrokeOff, FunctionFailed, NeverBegan, Throttled, failure_in
-from workers.executors.awslambda.threads import DaemonThreads
+from workers.executors.awslambda.threads import Answer, DaemonThreads, NoRoom
 
 #: Seconds without a byte after which a connection is given up: Lambda ends a function after 900.
 _LONGEST: Final = 960
@@ -76,7 +76,7 @@ class ApiDoor:
 
     async def ask(self, event: bytes, *, begins: Callable[[], None]) -> AsyncIterator[bytes]:
         if not self._streams:
-            yield await self._threads.call(partial(self._invoke, event), begins=begins)
+            yield await self._in_thread(partial(self._invoke, event), begins=begins)
             return
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -84,14 +84,20 @@ class ApiDoor:
         def hear(piece: bytes | None) -> None:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        call = asyncio.ensure_future(self._threads.call(partial(self._stream, event, hear), begins=begins))
+        call = asyncio.ensure_future(self._in_thread(partial(self._stream, event, hear), begins=begins))
         call.add_done_callback(lambda _: pieces.put_nowait(None))
         while (piece := await pieces.get()) is not None:
             yield piece
         call.result()
 
     async def send(self, event: bytes) -> None:
-        await self._threads.call(partial(self._invoke, event, InvocationType.EVENT))
+        await self._in_thread(partial(self._invoke, event, InvocationType.EVENT))
+
+    async def _in_thread(self, work: Callable[[], Answer], *, begins: Callable[[], None] = lambda: None) -> Answer:
+        try:
+            return await self._threads.call(work, begins=begins)
+        except NoRoom:
+            raise Throttled("this worker waits for as many functions as it may") from None
 
     def _invoke(self, event: bytes, way: InvocationType = InvocationType.REQUEST_RESPONSE) -> bytes:
         try:

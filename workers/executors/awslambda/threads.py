@@ -11,16 +11,32 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 
+#: Seconds that a call waits for a thread.
+_PATIENCE = 5.0
+
+
+class NoRoom(Exception):
+    """All threads are busy."""
+
+
 class DaemonThreads:
     """Up to `most` calls at once. What is still under way does not keep the process from ending, as a pool would."""
 
-    def __init__(self, most: int, *, name: str) -> None:
+    def __init__(self, most: int, *, name: str, patience: float = _PATIENCE) -> None:
         self._room = asyncio.Semaphore(most)
+        self._patience = patience
         self._name = name
 
     async def call(self, work: Callable[[], Answer], *, begins: Callable[[], None] = lambda: None) -> Answer:
-        """Do work in a thread; `begins` is called on the loop right before. It can't be stopped, only left alone."""
-        await self._room.acquire()
+        """Do work in a thread; `begins` is called on the loop right before. It can't be stopped, only left alone.
+
+        Raises NoRoom when all threads stay busy for a while.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._room.acquire()
+        except TimeoutError:
+            raise NoRoom from None
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Answer] = loop.create_future()
 

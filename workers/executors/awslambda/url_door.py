@@ -30,7 +30,7 @@ class FunctionUrls:
     def __init__(self, settings: Settings) -> None:
         self._region = settings.aws_region
         self._session: boto3.Session | None = None
-        timeout = httpx.Timeout(_LONGEST, connect=5, pool=None)
+        timeout = httpx.Timeout(_LONGEST, connect=5, pool=5)
         limits = httpx.Limits(max_connections=settings.max_concurrency)
         self._http = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
 
@@ -81,6 +81,8 @@ class UrlDoor:
                     _raise(self._url, response.status_code, (await response.aread())[:500].decode(errors="replace"))
                 async for piece in response.aiter_bytes():
                     yield piece
+        except httpx.PoolTimeout:
+            raise Throttled("this worker waits for as many functions as it may") from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise NeverBegan(f"{self._url} can't be reached ({error}); check LAMBDA_EXECUTOR_FUNCTION") from error
         except httpx.TransportError as error:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from schemas.app import AppLimits
 from schemas.errors import FloError
 from schemas.json import JSONObject, loads, to_bytes
-from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, RunError
+from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from schemas.outcome_words import outcome_to
 from schemas.settings import Settings
 from workers.engine.sink import EventSink
@@ -31,6 +32,7 @@ log = structlog.get_logger()
 
 #: Seconds before Lambda's own end at which a run is ended: what is left of it must go, and the end must be told.
 MARGIN = 1.0
+_AT_ONCE = timedelta(0)
 #: Attempts at once in one process: Lambda gives it one, a managed instance perhaps more.
 _CAPACITY = 64
 
@@ -102,7 +104,7 @@ class Function:
         except TimeoutError:
             if not limit.expired():
                 raise
-            return _too_long(seconds, seconds)
+            return _too_long(max(seconds, 0.0), float("inf"))
         except FloError as error:
             return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=str(error)))
 
@@ -123,12 +125,14 @@ async def open_function(settings: Settings) -> AsyncIterator[Function]:
             await flights.aclose()
 
 
-def _too_long(seconds: float, until: float) -> Failed:
+def _too_long(seconds: float, until: float) -> Failed | Retry:
+    if until <= 0:
+        return Retry(after=_AT_ONCE, reason="its function began when the attempt was to be over")
     if until < seconds:
-        message = f"the attempt was to be over {max(until, 0):.0f} s after its function began, and was ended"
+        message = f"the attempt was to be over {until:.0f} s after its function began, and was ended"
     else:
         message = (
-            f"the flow did not end in the {max(seconds, 0):.0f} s that its Lambda function had left, and was ended "
+            f"the flow did not end in the {max(seconds, 0.0):.0f} s that its Lambda function had left, and was ended "
             "before Lambda would have; raise the function's Timeout (at most 900 s), lower "
             "settings.max_execution_time_ms, or run it elsewhere (`mode`)"
         )
