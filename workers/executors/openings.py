@@ -177,9 +177,7 @@ class Openings:
     def _services(self, preparer: CachingPreparer, commands: CommandSandbox, solo: Solo | None) -> Services:
         custom = custom_registry()
         containers = DockerContainers(self.containers)
-        services = Services(
-            preparer=preparer, commands=commands, containers=containers, shared=self._shared, solo=solo
-        )
+        services = Services(preparer=preparer, commands=commands, containers=containers, shared=self._shared, solo=solo)
         if not custom and not self._hooks:
             return services
         operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
