@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -333,6 +333,21 @@ async def test_a_job_whose_attempt_has_its_run_no_more_is_deleted(tmp_path: Path
         await run
 
 
+def _asked_of(cluster: Cluster) -> asyncio.Queue[Sequence[str]]:
+    """Listen to which runs a keeper asks after, as it knows nothing of their Jobs."""
+    assert cluster.executor._turn is not None
+    kept: keeper.Keeper = cluster.executor._turn._work.__self__  # type: ignore[attr-defined]
+    asked: asyncio.Queue[Sequence[str]] = asyncio.Queue()
+    known = kept._known
+
+    async def recorded(run_ids: Sequence[str]) -> set[str]:
+        asked.put_nowait(run_ids)
+        return await known(run_ids)
+
+    kept._known = recorded
+    return asked
+
+
 async def test_a_job_of_another_flo_is_left_alone(tmp_path: Path, double: Double) -> None:
     async with (
         opened(tmp_path / "one", double, command=["sleep", "60"], K8S_START_SECONDS="60") as one,
@@ -342,11 +357,12 @@ async def test_a_job_of_another_flo_is_left_alone(tmp_path: Path, double: Double
         run = asyncio.create_task(one.place.run(theirs))
         name = await one.until_running(theirs)
 
-        await other.place.run(other.order())
-        await other.place.run(other.order())
+        asked = _asked_of(other)
+        for _ in range(2):  # the second time, the first has been decided
+            assert theirs.run_id in await asked.get()
 
-        assert name in {job["metadata"]["name"] for job in double.stored("Job")}
-        assert not run.done()
+        (job,) = [each for each in double.stored("Job") if each["metadata"]["name"] == name]
+        assert "deletionTimestamp" not in job["metadata"]
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
 
