@@ -35,7 +35,7 @@ from schemas.flow import FlowDocument
 from schemas.outcome import Succeeded
 from schemas.settings import ExecutionMode, load_settings
 from schemas.validation import read_document
-from scripts import bench_docker, bench_lambda
+from scripts import bench_docker, bench_kubernetes, bench_lambda
 from workers.engine.sink import MemorySink
 from workers.executors.base import Executor, RunOrder
 from workers.executors.http.executor import HttpExecutor
@@ -164,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What handing a run over costs.")
     parser.add_argument("--runs", type=int, default=300, help="per row (default: %(default)s)")
     parser.add_argument("--mode", type=ExecutionMode, default=ExecutionMode.SANDBOX_CODE_ONLY, help="on both sides")
+    parser.add_argument("--parked", type=int, default=1000, help="Jobs parked in the cluster (default: %(default)s)")
     given = parser.parse_args()
     key = secrets.token_urlsafe(32)
     with tempfile.TemporaryDirectory() as folder, executor(Path(folder) / "there", key, given.mode) as url:
@@ -180,6 +181,9 @@ def main() -> int:
     containers = bench_docker.measured(min(given.runs, 30))
     bench_docker.show({name: found for name, found in containers.items() if isinstance(found, dict)})
     figures |= {f"docker_{name}": found for name, found in containers.items()}
+    jobs = bench_kubernetes.measured(min(given.runs, 30), given.parked)
+    bench_kubernetes.show(jobs)
+    figures |= {f"kubernetes_{name}": found for name, found in jobs.items()}
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
     print(json.dumps({"name": "executors", "machine": machine, "figures": figures}))
     return 0

@@ -174,6 +174,39 @@ def quantiles(taken: list[float]) -> dict[str, float]:
     return {"p50_ms": round(statistics.median(ordered), 1), "p99_ms": round(p99, 1)}
 
 
+def measured(runs: int, parked_jobs: int) -> dict[str, Any]:
+    """Give the figures, in milliseconds where they don't say otherwise."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        file = home / "flow.json"
+        file.write_text(json.dumps(FLOW))
+        with running_double(home / "one") as double:
+            taken = asyncio.run(overhead(double, home / "flo", file, runs))
+        with running_double(home / "two") as double:
+            figures: dict[str, Any] = {"parked": parked(double, home / "dev", parked_jobs)} if parked_jobs else {}
+    figures |= {
+        "bare_job_of_true": quantiles(taken.bare),
+        "bare_job_of_the_engine": quantiles(taken.engine),
+        "run": quantiles(taken.flo),
+        "run_until_its_job_begins": quantiles(taken.lending),
+        "over_engine_p50_ms": round(statistics.median(taken.flo) - statistics.median(taken.engine), 1),
+    }
+    return figures
+
+
+def show(figures: dict[str, Any]) -> None:
+    table = Table(title="A Kubernetes Job on the double")
+    for column in ("what", "p50 ms", "p99 ms"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, found in figures.items():
+        if isinstance(found, dict) and "p50_ms" in found:
+            table.add_row(name.replace("_", " "), str(found["p50_ms"]), str(found["p99_ms"]))
+    Console().print(table)
+    print(f"a run takes {figures['over_engine_p50_ms']} ms more than the same engine in a bare Job (p50)")
+    if "parked" in figures:
+        print("parked:", figures["parked"])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="What a run as a Kubernetes Job costs.")
     parser.add_argument("--runs", type=int, default=30, help="per row (default: %(default)s)")
@@ -181,26 +214,8 @@ def main() -> int:
         "--parked", type=int, default=1000, help="Jobs that a worker looks after (default: %(default)s)"
     )
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        file = home / "flow.json"
-        file.write_text(json.dumps(FLOW))
-        with running_double(home / "one") as double:
-            taken = asyncio.run(overhead(double, home / "flo", file, given.runs))
-        with running_double(home / "two") as double:
-            figures: dict[str, Any] = {"parked": parked(double, home / "dev", given.parked)} if given.parked else {}
-    rows = {"job of `true`": taken.bare, "job of the engine": taken.engine, "run": taken.flo, "lending": taken.lending}
-    table = Table(title="A Kubernetes Job on the double")
-    for column in ("what", "p50 ms", "p99 ms"):
-        table.add_column(column, justify="left" if column == "what" else "right")
-    for name, row in rows.items():
-        figures[name.replace(" ", "_").replace("`", "")] = found = quantiles(row)
-        table.add_row(name, str(found["p50_ms"]), str(found["p99_ms"]))
-    Console().print(table)
-    figures["over_engine_p50_ms"] = round(statistics.median(taken.flo) - statistics.median(taken.engine), 1)
-    print(f"a run takes {figures['over_engine_p50_ms']} ms more than the same engine in a bare Job (p50)")
-    if "parked" in figures:
-        print("parked:", figures["parked"])
+    figures = measured(given.runs, given.parked)
+    show(figures)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
     print(json.dumps({"name": "kubernetes", "machine": machine, "figures": figures}))
     return 0
