@@ -9,6 +9,7 @@ import pytest
 
 from dispatch.queues.celery_app import make_celery
 from schemas.run import EventType
+from schemas.settings import load_settings
 from tests import servers
 from tests.integration.carriers.carried import LONG, Carrier, open_carried, until
 from tests.integration.workers.worker_process import PATIENCE
@@ -102,4 +103,4 @@ async def test_jobs_go_on_while_the_redis_for_events_is_away(carrier: Carrier) -
                 stats = await ask(carrier, "stats")
                 assert worker.process.poll() is None
     assert {run["status"] for run in (before, *during)} == {"succeeded"}
-    assert stats["pool"]["max-concurrency"] == 64
+    assert stats["pool"]["max-concurrency"] == load_settings({}).max_concurrency
