@@ -17,6 +17,7 @@ import httpx
 
 from flo.client import FloClient
 from flo.home import Endpoint, Home
+from flo.wire import Run
 
 #: Seconds; a test machine runs several whole stacks at once.
 PATIENCE = 90
@@ -128,6 +129,12 @@ def flo_dev_with_hello(folder: Path) -> Iterator[FloDev]:
         assert flo("init", str(folder / "hello.json"), home=dev.home).code == 0
         assert flo("push", str(folder / "hello.json"), home=dev.home).code == 0
         yield dev
+
+
+def all_over(client: FloClient) -> list[Run] | None:
+    """List the runs, once they all have ended."""
+    runs = list(client.runs(limit=1000))
+    return None if {run["status"] for run in runs} & {"queued", "running", "waiting"} else runs
 
 
 def until(ask: Callable[[], T | None]) -> T:

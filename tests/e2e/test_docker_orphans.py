@@ -16,7 +16,7 @@ import docker
 import pytest
 
 from flo.client import FloClient
-from tests.e2e.flo_program import FloDev, flo_dev, until
+from tests.e2e.flo_program import FloDev, all_over, flo_dev, until
 from tests.servers import DockerServer
 
 RUNS = 50
@@ -60,11 +60,6 @@ def client(dev: FloDev) -> Iterator[FloClient]:
 
 def containers(daemon: Any) -> list[Any]:
     return list(daemon.containers(all=True, filters={"label": "flo.worker"}))
-
-
-def all_over(client: FloClient) -> list[Any] | None:
-    runs = list(client.runs(limit=1000))
-    return None if {run["status"] for run in runs} & {"queued", "running", "waiting"} else runs
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pytest
 
 from flo.client import FloClient
 from tests.e2e.flo_program import FloDev, flo_dev, until
-from tests.e2e.lambda_stack import Witness, flow, open_witness
+from tests.e2e.witness import Witness, flow, open_witness
 from tests.k8s_double.running import Double, running_double
 from tests.servers import free_port
 

@@ -9,7 +9,8 @@ import pytest
 
 from flo.client import FloClient
 from tests.e2e.flo_program import until
-from tests.e2e.lambda_stack import flow, open_witness, running
+from tests.e2e.lambda_stack import running
+from tests.e2e.witness import flow, open_witness
 
 
 def ended(client: FloClient, run_id: str) -> Any:

@@ -7,18 +7,12 @@ import signal
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flo.client import FloClient
-from tests.e2e.flo_program import until
-from tests.e2e.lambda_stack import AT_ONCE, flow, open_witness, running
-
-
-def all_over(client: FloClient) -> list[Any] | None:
-    runs = list(client.runs(limit=1000))
-    return None if {run["status"] for run in runs} & {"queued", "running", "waiting"} else runs
+from tests.e2e.flo_program import all_over, until
+from tests.e2e.lambda_stack import AT_ONCE, running
+from tests.e2e.witness import flow, open_witness
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
