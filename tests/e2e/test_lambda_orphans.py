@@ -30,7 +30,10 @@ class Case:
 CASES = {
     "queued by Lambda": Case(executor="lambda_invoke", invocation="Event", calls_back=True, runs=50, delay_ms=500),
     "waited for": Case(executor="lambda_invoke", invocation="RequestResponse", calls_back=True, runs=50, delay_ms=500),
-    "streamed": Case(executor="lambda_stream", invocation="RequestResponse", calls_back=True, runs=2, delay_ms=9_000),
+    "streamed": Case(executor="lambda_stream", invocation="RequestResponse", calls_back=True, runs=50, delay_ms=500),
+    "streamed for long": Case(
+        executor="lambda_stream", invocation="RequestResponse", calls_back=True, runs=2, delay_ms=9_000
+    ),
     "without call-backs": Case(
         executor="lambda_invoke", invocation="RequestResponse", calls_back=False, runs=2, delay_ms=9_000
     ),
