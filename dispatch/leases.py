@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from sqlalchemy import Table as SqlTable
-from sqlalchemy import insert, literal_column, select, update
+from sqlalchemy import exists, insert, literal_column, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dispatch.store.runs import changed, runs
 from dispatch.store.session import Store
 from dispatch.store.tables import LeaderRow, WorkerRow
+from schemas.errors import NotFound
 from schemas.settings import ExecutionMode
 
 workers = cast(SqlTable, WorkerRow.__table__)
@@ -67,11 +69,17 @@ class WorkerLease:
             )
 
     async def beat(self) -> list[Owned]:
-        """Renew the lease; answer what SQL says this worker owns, so that it can compare."""
+        """Renew the lease; answer what SQL says this worker owns, so that it can compare.
+
+        Raises NotFound when SQL knows the worker no more. A reaper that takes its runs has its row locked
+        (`silent_owners`): what is answered was read before that, and then nothing is taken, or after it.
+        """
         async with self._store.write() as connection:
-            await connection.execute(
+            renewed = await connection.execute(
                 update(workers).where(workers.c.id == self._identity.id).values(heartbeat_at=datetime.now(UTC))
             )
+            if not changed(renewed):
+                raise NotFound(f"worker {self._identity.id} has no row any more; start it again")
             rows = await connection.execute(
                 select(runs.c.id, runs.c.attempt, runs.c.cancel_reason).where(
                     runs.c.owner == self._identity.id, runs.c.status == literal_column("'running'")
@@ -85,6 +93,17 @@ class WorkerLease:
             await connection.execute(
                 update(workers).where(workers.c.id == self._identity.id).values(stopped_at=datetime.now(UTC))
             )
+
+
+async def silent_owners(connection: AsyncConnection, *, lease: timedelta) -> list[str]:
+    """Name the workers with runs that are taken for dead, and keep each from beating until the transaction's end.
+
+    One that is beating at this moment is not dead.
+    """
+    is_silent = (workers.c.heartbeat_at < datetime.now(UTC) - lease) | workers.c.stopped_at.is_not(None)
+    owns = exists().where(runs.c.owner == workers.c.id, runs.c.status == literal_column("'running'"))
+    found = await connection.scalars(select(workers.c.id).where(is_silent, owns).with_for_update(skip_locked=True))
+    return list(found)
 
 
 async def dead_among(store: Store, ids: Collection[str], *, lease: timedelta) -> set[str]:

@@ -14,7 +14,7 @@ from functools import partial
 import structlog
 from sqlalchemy import ColumnElement, Connection, exists, func, insert, literal_column, or_, select
 
-from dispatch.leases import workers
+from dispatch.leases import silent_owners, workers
 from dispatch.queues.base import Queue
 from dispatch.store.gates import Scope, open_gates
 from dispatch.store.line import pass_on
@@ -36,13 +36,10 @@ async def reap_lost(store: Store, *, lease: timedelta) -> int:
     """Take runs from workers that have not beaten for a lease, or have ended; answer how many."""
     reaped = 0
     while True:
-        alive = exists().where(
-            workers.c.id == runs.c.owner,
-            workers.c.heartbeat_at >= datetime.now(UTC) - lease,
-            workers.c.stopped_at.is_(None),
-        )
         async with store.write() as connection:
-            lost = await lose_runs(connection, ~alive, reason=_SILENT, most=_BATCH)
+            silent = await silent_owners(connection, lease=lease)
+            nobodys = runs.c.owner.is_(None) | ~exists().where(workers.c.id == runs.c.owner)
+            lost = await lose_runs(connection, nobodys | runs.c.owner.in_(silent), reason=_SILENT, most=_BATCH)
         for one in lost:
             log.warning("run.reaped", run_id=one.run_id, attempt=one.attempt, owner=one.owner, now=str(one.now))
         reaped += len(lost)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -26,6 +27,7 @@ from workers.documents import StoredDocuments
 from workers.executors.roster import Holder, Roster
 from workers.heartbeat import Heartbeat
 from workers.morgue import Morgue
+from workers.tenure import Lease
 
 log = structlog.get_logger()
 
@@ -72,7 +74,8 @@ class Assembly:
         )
         # What this worker reads may have been pushed for another mode: each run is held to its own.
         catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
-        holder = Holder(id=identity.id, lease_holds=self._lease_holds, lease_left=self._lease_left)
+        lease = Lease(settings.lease)
+        holder = Holder(id=identity.id, lease=lease)
         roster = Roster(settings, store, writer, catalog, holder)
         self._closing.append(roster.aclose)
         executors = await roster.open()
@@ -87,28 +90,23 @@ class Assembly:
             documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
             executors=executors,
             concurrency=identity.concurrency,
-            lease=settings.lease,
+            lease=lease,
         )
-        lease = WorkerLease(store, identity)
-        await lease.begin(roster.mode)
-        self._closing.append(lease.end)
+        row = WorkerLease(store, identity)
+        begun_at = time.monotonic()
+        await row.begin(roster.mode)
+        lease.renew(begun_at)
+        self._closing.append(row.end)
         self._closing.append(writer.settle)
         bell.listen(Topic.CANCEL, lambda run_id: self.dispatcher.cancel(str(run_id), "cancelled on request"))
         heartbeat = Heartbeat(
-            store=store, lease=lease, dispatcher=self.dispatcher, period=settings.heartbeat, owner=identity.id
+            store=store, row=row, lease=lease, dispatcher=self.dispatcher, period=settings.heartbeat, owner=identity.id
         )
         self._beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
         self._beating.add_done_callback(self._heart_stopped)
 
     def _call(self, jobs: Sequence[Job]) -> None:
         self.dispatcher.call(jobs)
-
-    def _lease_holds(self) -> bool:
-        # What is opened before the dispatcher asks only once there are runs.
-        return self.dispatcher.lease_holds()
-
-    def _lease_left(self) -> timedelta:
-        return self.dispatcher.lease_left()
 
     def _heart_stopped(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

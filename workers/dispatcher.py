@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import deque
 from collections.abc import Awaitable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Protocol
 
@@ -33,9 +33,12 @@ from schemas.run import EventType, Happening, RunStatus
 from workers.executors.base import Executor, RunOrder
 from workers.linking import link
 from workers.run_log import RunLog
+from workers.tenure import Holds, Lease
 
 log = structlog.get_logger()
 
+#: Why a worker lets go of its runs before others take them.
+LAPSED = "the worker's lease ran out"
 #: How much longer than the flow's own limit an executor may take before the dispatcher ends it.
 _GRACE = timedelta(seconds=30)
 #: Pause before a run whose executor was not to be had is tried again; doubles each time in a row.
@@ -100,6 +103,8 @@ class _Held:
     """A run that this worker is executing."""
 
     claim: Claim
+    #: Whether the tenure in which it was claimed goes on.
+    holds: Holds
     task: asyncio.Task[Outcome | Away] | None = None
     #: Why it was stopped, and what that makes of it; None while nobody stops it.
     stopped: Outcome | LostClaim | None = None
@@ -123,15 +128,14 @@ class Dispatcher:
         documents: Documents,
         executors: Executors,
         concurrency: int,
-        lease: timedelta,
+        lease: Lease,
     ) -> None:
         self._owner = owner
         self._writer = writer
         self._feed = feed
         self._documents = documents
         self._executors = executors
-        self._lease_seconds = lease.total_seconds()
-        self._beaten_at = time.monotonic()
+        self._lease = lease
         self.concurrency = concurrency
         self._waiting: deque[tuple[Job, Receipt]] = deque()
         self._busy: set[asyncio.Task[None]] = set()
@@ -155,6 +159,7 @@ class Dispatcher:
 
     async def handle(self, job: Job, receipt: Receipt, *, alone: bool = False) -> None:
         """Claim, execute, record."""
+        holds = self._lease.begin()  # before it is asked: the answer may come in the next tenure
         try:
             claim = await self._writer.take(
                 job.run_id, owner=self._owner, executor=self._executors.default, alone=alone
@@ -171,7 +176,7 @@ class Dispatcher:
             return  # someone has it, or it is over: the message was only a hint
         status = None
         try:
-            with self._holding(claim) as held:
+            with self._holding(claim, holds) as held:
                 events = self._open_log(held)
                 outcome = await self._execute(held, events)
                 status = await self._record(held, outcome, events)
@@ -191,10 +196,12 @@ class Dispatcher:
     def reconcile(self, owned: Sequence[Owned], *, beaten_at: float, before: Set[tuple[str, int]]) -> list[Owned]:
         """Compare what SQL says this worker owns with what it was executing `before` the heartbeat.
 
-        Runs that SQL no longer gives it are stopped, wanted cancellations done. Answers the runs that it owns without
-        executing them, seen twice: a claim whose answer was lost on the way. They are to be released.
+        Runs that SQL no longer gives it are stopped, and all of them after a heartbeat that came too late; wanted
+        cancellations are done. Answers the runs that it owns without executing them, seen twice: a claim whose answer
+        was lost on the way. They are to be released.
         """
-        self._beaten_at = beaten_at
+        if not self._lease.renew(beaten_at):
+            self.lose_all(LAPSED)
         mine = {(one.run_id, one.attempt): one for one in owned}
         for run_id, held in list(self._held.items()):
             key = (run_id, held.claim.attempt)
@@ -202,31 +209,17 @@ class Dispatcher:
                 if (reason := mine[key].cancel_reason) is not None:
                     held.stop(Cancelled(reason=reason))
             elif key in before and held.task is not None and not held.task.done():
-                log.warning("run.abandoned", run_id=run_id, attempt=held.claim.attempt, reason="taken away")
-                held.stop(LostClaim(run_id))
+                _abandon(held, "taken away")
         adrift = {(one.run_id, one.attempt) for one in owned if one.run_id not in self._held}
         seen_twice = adrift & self._doubtful
         self._doubtful = adrift - seen_twice
         return [one for one in owned if (one.run_id, one.attempt) in seen_twice]
 
-    def lease_holds(self) -> bool:
-        """Tell by this machine's clock whether others still take this worker for alive."""
-        return self._seconds_left() > 0
-
-    def lease_left(self) -> timedelta:
-        """Tell for how long they do, if it beats no more."""
-        return timedelta(seconds=self._seconds_left())
-
-    def _seconds_left(self) -> float:
-        # Not by the loop's clock, which uvloop reads once a turn: frozen and thawed in the middle of a turn, it would
-        # show the time before.
-        return self._beaten_at + self._lease_seconds * 0.9 - time.monotonic()
-
     def lose_all(self, reason: str) -> None:
         """Stop every run at once without a record: the lease is gone, and others may have them."""
         for held in self._held.values():
-            log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
-            held.stop(LostClaim(held.claim.run_id))
+            if held.stopped is None:
+                _abandon(held, reason)
 
     def stop_taking(self) -> None:
         """Claim nothing more. Jobs that wait here are dropped: their messages are not acknowledged."""
@@ -284,8 +277,10 @@ class Dispatcher:
         self._fill()
 
     @contextlib.contextmanager
-    def _holding(self, claim: Claim) -> Iterator[_Held]:
-        held = self._held[claim.run_id] = _Held(claim)
+    def _holding(self, claim: Claim, holds: Holds) -> Iterator[_Held]:
+        held = self._held[claim.run_id] = _Held(claim, holds)
+        if not holds():
+            held.stop(Retry(after=timedelta(0), reason="its worker's lease had run out when it was claimed"))
         if claim.cancel_reason is not None:
             held.stop(Cancelled(reason=claim.cancel_reason))
         try:
@@ -294,11 +289,7 @@ class Dispatcher:
             del self._held[claim.run_id]
 
     def _open_log(self, held: _Held) -> RunLog:
-        def lost(reason: str) -> None:
-            log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
-            held.stop(LostClaim(held.claim.run_id))
-
-        return RunLog(held.claim, self._writer, holds=self.lease_holds, on_lost=lost)
+        return RunLog(held.claim, self._writer, holds=held.holds, on_lost=partial(_abandon, held))
 
     async def _execute(self, held: _Held, events: RunLog) -> Outcome | Away | LostClaim:
         """Run one attempt to its end, whatever that end is; raises only when this worker itself is cancelled."""
@@ -393,6 +384,11 @@ class Dispatcher:
             return None
         log.debug("run.settled", run_id=claim.run_id, attempt=claim.attempt, status=str(status))
         return status
+
+
+def _abandon(held: _Held, reason: str) -> None:
+    log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
+    held.stop(LostClaim(held.claim.run_id))
 
 
 async def _finish(task: asyncio.Task[Outcome | Away]) -> None:

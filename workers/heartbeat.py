@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -13,7 +14,8 @@ from dispatch.leases import Owned, WorkerLease
 from dispatch.store.release import lose_runs
 from dispatch.store.runs import runs
 from dispatch.store.session import Store, is_outage
-from workers.dispatcher import Dispatcher
+from workers.dispatcher import LAPSED, Dispatcher
+from workers.tenure import Lease
 
 log = structlog.get_logger()
 
@@ -22,9 +24,18 @@ class Heartbeat:
     """Beats every `period`; when the lease runs out all the same, stops every run before others take it."""
 
     def __init__(
-        self, *, store: Store, lease: WorkerLease, dispatcher: Dispatcher, period: timedelta, owner: str
+        self,
+        *,
+        store: Store,
+        row: WorkerLease,
+        lease: Lease,
+        dispatcher: Dispatcher,
+        period: timedelta,
+        owner: str,
     ) -> None:
+        """`row` is the lease as SQL has it, `lease` as this worker knows it."""
         self._store = store
+        self._row = row
         self._lease = lease
         self._dispatcher = dispatcher
         self._period = period
@@ -32,15 +43,14 @@ class Heartbeat:
 
     async def run(self) -> None:
         """Beat until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            if not self._dispatcher.lease_holds():
+            if not self._lease.tenure.holds():
                 # Frozen, or cut off from SQL, for longer than the lease: others may have the runs by now.
-                self._dispatcher.lose_all("the worker's lease ran out")
-            started = loop.time()
+                self._dispatcher.lose_all(LAPSED)
+            started = time.monotonic()
             before = self._dispatcher.executing()
             try:
-                owned = await self._lease.beat()
+                owned = await self._row.beat()
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -48,7 +58,7 @@ class Heartbeat:
             else:
                 adrift = self._dispatcher.reconcile(owned, beaten_at=started, before=before)
                 await self._release(adrift)
-            await asyncio.sleep(max(0.0, started + self._period.total_seconds() - loop.time()))
+            await asyncio.sleep(max(0.0, started + self._period.total_seconds() - time.monotonic()))
 
     async def _release(self, adrift: Sequence[Owned]) -> None:
         """Give runs back that SQL gave to this worker, which never heard of it."""

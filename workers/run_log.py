@@ -21,7 +21,7 @@ class RunLog:
     def __init__(
         self, claim: Claim, writer: RunWriter, *, holds: Callable[[], bool], on_lost: Callable[[str], None]
     ) -> None:
-        """`holds` tells, from this machine's own clock, whether the worker's lease can still be counted on."""
+        """`holds` tells, by this machine's own clock, whether the tenure in which the run was claimed goes on."""
         self._claim = claim
         self._writer = writer
         self._holds = holds

@@ -39,11 +39,13 @@ from workers.sandboxes.base import CodeSandbox
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.open import open_box
 from workers.sandboxes.box.plain import open_plain
+from workers.sandboxes.box.proxy import Network, Proxy
 from workers.sandboxes.commands import CommandSandbox, NoBox
 from workers.sandboxes.docker.containers import DockerContainers
 from workers.sandboxes.docker.place import DockerPlace, unleased
 from workers.sandboxes.plain_node import PlainNodePool
 from workers.sandboxes.v8.open import open_v8
+from workers.tenure import Begin, without_end
 
 log = structlog.get_logger()
 
@@ -59,26 +61,28 @@ class Openings:
         self,
         settings: Settings,
         *,
-        holds: Callable[[], bool] = lambda: True,
+        begin: Begin = without_end,
         shared: Shared | None = None,
         owner: str = "",
         lease_left: Callable[[], timedelta] = unleased,
         limits: LimitsOfApps = NO_LIMITS,
         standalone: bool = False,
     ) -> None:
-        """`holds` tells whether the worker still has its lease, and `lease_left` for how long; `owner` is its id.
+        """`begin` begins what may act while the worker has its lease, for `lease_left` at least; `owner` is its id.
 
         `shared` is what its runs share, else its memory. `standalone` says that there is no server, but one user.
         """
         self._settings = settings
-        self._holds = holds
+        self._begin = begin
+        #: What boxes and containers may reach of the world.
+        self._network = Network.outside(begin, allow_private=settings.allow_private_network)
         self._closing: list[Callable[[], Awaitable[None]]] = []
         self._engine_boxes: NamespaceBox | None = None
         self._one_at_a_time = asyncio.Lock()
         self._hooks = load_hooks()
         self._shared = shared or Shared()
         #: Asks nothing of Docker before a run does.
-        self.containers = DockerPlace.of(settings, owner=owner, lease_left=lease_left, holds=holds)
+        self.containers = DockerPlace.of(settings, owner=owner, lease_left=lease_left, network=self._network)
         self._closing.append(self.containers.aclose)
         self._http_places = asyncio.Semaphore(settings.max_inline_http)
         self._limits = limits
@@ -153,6 +157,7 @@ class Openings:
     async def _per_app(self) -> LocalExecutor:
         boxes = await self._boxes_with_engine()
         commands = await open_box()
+        commands.open_proxy = partial(Proxy, network=self._network)
         self._closing.append(commands.aclose)
         mode = ExecutionMode.SANDBOX_CODE_AND_PROCESS
         services = self._services(self._preparer("v8"), commands, self.solo.for_mode(mode))
@@ -177,7 +182,10 @@ class Openings:
     def _services(self, preparer: CachingPreparer, commands: CommandSandbox, solo: Solo | None) -> Services:
         custom = custom_registry()
         containers = DockerContainers(self.containers)
-        services = Services(preparer=preparer, commands=commands, containers=containers, shared=self._shared, solo=solo)
+        services = Services(
+            preparer=preparer, commands=commands, containers=containers, shared=self._shared, solo=solo,
+            begin=self._begin,
+        )  # fmt: skip
         if not custom and not self._hooks:
             return services
         operators = Operators(http=self._http(), preparer=preparer, commands=commands, nodes=custom, hooks=self._hooks)
@@ -195,7 +203,7 @@ class Openings:
         return DockerExecutor(place, limits=self._limits, catalog=catalog, services=lambda: services, terms=terms)
 
     def _http(self) -> httpx.AsyncClient:
-        http = open_client(allow_private_network=self._settings.allow_private_network)
+        http = open_client(allow_private_network=self._settings.allow_private_network, begin=self._begin)
         self._closing.append(http.aclose)
         return http
 
@@ -222,6 +230,6 @@ class Openings:
     async def _boxes_with_engine(self) -> NamespaceBox:
         async with self._one_at_a_time:
             if self._engine_boxes is None:
-                self._engine_boxes = await open_engine_boxes(self._settings, holds=self._holds)
+                self._engine_boxes = await open_engine_boxes(self._settings, self._network)
                 self._closing.append(self._engine_boxes.aclose)
             return self._engine_boxes

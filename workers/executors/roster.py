@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +28,7 @@ from workers.executors.loan import LoanBook
 from workers.executors.modes import ModeExecutor, NamespaceExecutor
 from workers.executors.openings import Openings
 from workers.shared_in_sql import StoredBreakers, StoredResults
+from workers.tenure import Lease
 
 if TYPE_CHECKING:
     from workers.executors.kubernetes.executor import KubernetesExecutor
@@ -45,9 +44,7 @@ class Holder:
     """The worker that the executors belong to."""
 
     id: str
-    #: Whether it still has its lease, and for how long at least.
-    lease_holds: Callable[[], bool]
-    lease_left: Callable[[], timedelta]
+    lease: Lease
 
 
 class Roster:
@@ -72,7 +69,7 @@ class Roster:
         book = LoanBook(self._store, self._writer, self._limits, signing)
         shared = Shared(breakers=StoredBreakers(self._store), results=StoredResults(self._store))
         openings = Openings(
-            settings, holds=holder.lease_holds, shared=shared, owner=holder.id, lease_left=holder.lease_left
+            settings, begin=holder.lease.begin, shared=shared, owner=holder.id, lease_left=holder.lease.left
         )
         self._closing.push_async_callback(openings.aclose)
         modes = ModeExecutor(openings.all(), settings=settings, limits=self._limits, catalog=self._catalog)
@@ -80,7 +77,7 @@ class Roster:
             ExecutorName.INLINE: modes,
             ExecutorName.NAMESPACE: NamespaceExecutor(modes),
             ExecutorName.HTTP: HttpExecutor(
-                settings, worker=holder.id, limits=self._limits, signing=signing, lease_left=holder.lease_left
+                settings, worker=holder.id, limits=self._limits, signing=signing, lease_left=holder.lease.left
             ),
             ExecutorName.DOCKER: openings.docker(self._limits, self._catalog),
             **{name: LambdaExecutor(settings, name=name, limits=self._limits, book=book) for name in _FUNCTIONS},

@@ -9,19 +9,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpcore
 import httpx
 
 from workers.sandboxes.box.egress import Egress
+from workers.tenure import Begin, without_end
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: Redirects that one request may follow.
 MAX_REDIRECTS = 10
+#: What httpcore calls the step before a request's first byte is sent.
+_SENDING = ".send_request_headers.started"
 _PORTS = {"http": 80, "https": 443}
 #: Connections that a worker keeps open, in all and idle.
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=30)
@@ -133,11 +137,15 @@ class _Transport(httpx.AsyncHTTPTransport):
 
 
 def open_client(
-    *, allow_private_network: bool, backend: httpcore.AsyncNetworkBackend | None = None
+    *,
+    allow_private_network: bool,
+    backend: httpcore.AsyncNetworkBackend | None = None,
+    begin: Begin = without_end,
 ) -> httpx.AsyncClient:
     """Open the HTTP client that all runs of a worker share: it keeps no cookies, and ignores proxy variables.
 
-    `backend` is what connects beneath the guard; a test may pass its own.
+    A request is sent only if the worker's tenure in which it was made goes on (`begin`). `backend` is what connects
+    beneath the guard; a test may pass its own.
     """
     inner = backend or httpcore.AnyIOBackend()
     return httpx.AsyncClient(
@@ -147,8 +155,20 @@ def open_client(
         trust_env=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         headers={"user-agent": "flo"},
-        event_hooks={"request": [_keep_to_policy]},
+        event_hooks={"request": [_keep_to_policy, partial(_keep_to_tenure, begin)]},
     )
+
+
+async def _keep_to_tenure(begin: Begin, request: httpx.Request) -> None:
+    """Look once more when the connection is there: to have it may take longer than the worker's lease."""
+    holds = begin()
+
+    async def look(moment: str, _: Mapping[str, Any]) -> None:
+        if moment.endswith(_SENDING) and not holds():
+            raise httpx.ConnectError("the worker's lease ran out", request=request)
+
+    # httpcore calls it at each step of a request; a redirect brings that of the first request along.
+    request.extensions.setdefault("trace", look)
 
 
 async def _keep_to_policy(request: httpx.Request) -> None:

@@ -29,6 +29,7 @@ from workers.runner.protocol import LineSink
 from workers.runner.standalone import StandaloneSolo
 from workers.sandboxes.box.egress import egress_to
 from workers.sandboxes.box.open import open_box
+from workers.sandboxes.box.proxy import Network, Proxy
 from workers.sandboxes.commands import CommandSandbox, NoBox
 from workers.sandboxes.v8 import V8Pool
 
@@ -161,6 +162,9 @@ async def open_tools(
         box: CommandSandbox = NoBox()
         if any(ExecutionMode.SANDBOX_CODE_ONLY not in used.modes for used in types):
             box = opened_box = await open_box()
+            opened_box.open_proxy = partial(
+                Proxy, network=Network.outside(allow_private=settings.allow_private_network)
+            )
             opened.push_async_callback(opened_box.aclose)
         preparer = CachingPreparer.open(settings)
         opened.push_async_callback(preparer.aclose)

@@ -23,11 +23,15 @@ from workers.preparation.preparer import NoPreparer
 from workers.sandboxes.box.base import NO_USAGE, CommandOutcome, Exited, Stopped
 from workers.sandboxes.box.egress import PUBLIC_EGRESS
 from workers.sandboxes.commands import NoBox
+from workers.tenure import Holds, without_end
 
 _KILLED = Stopped(
     error=RunError(kind=ErrorKind.CANCELLED, message="was killed, as its owner asked"), stdout=b"", stderr=b"",
     usage=NO_USAGE,
 )  # fmt: skip
+
+
+_HELD = without_end()
 
 
 class TestProgram:
@@ -85,13 +89,13 @@ class Inside:
 
 
 @asynccontextmanager
-async def engine_box(**services: Any) -> AsyncIterator[tuple[EngineBox, Inside]]:
+async def engine_box(*, holds: Holds = _HELD, **services: Any) -> AsyncIterator[tuple[EngineBox, Inside]]:
     program = TestProgram()
     reader, writer = await asyncio.open_connection(sock=program.inside.dup())
     inside = Inside(program, reader, writer)
     inside.say(say="ready")
     given = Services(**{"preparer": NoPreparer(), "commands": NoBox()} | services)
-    box = await EngineBox.start(program, given, PUBLIC_EGRESS)
+    box = await EngineBox.start(program, given, PUBLIC_EGRESS, holds)
     try:
         yield box, inside
     finally:

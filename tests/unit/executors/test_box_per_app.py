@@ -31,6 +31,7 @@ class ScriptedBox:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.is_dead = False
+        self.is_buried = False
         self.orders: list[RunOrder] = []
         self._open: list[asyncio.Future[Outcome]] = []
 
@@ -57,8 +58,11 @@ class ScriptedBox:
         for end in self._open:
             end.set_exception(BoxDied(how, alone=len(self.orders) == 1))
 
+    def kill(self) -> None:
+        self.is_dead = self.is_buried = True
+
     async def aclose(self) -> CommandOutcome:
-        self.is_dead = True
+        self.kill()
         return exited(0)
 
 
@@ -97,6 +101,24 @@ async def test_runs_of_an_app_share_a_box(per_app: BoxPerApp, boxes: Boxes) -> N
     assert [box.runs for box in boxes] == [3]
     boxes[0].finish()
     await asyncio.gather(*runs)
+
+
+async def test_a_box_that_is_of_no_more_use_is_killed_and_the_next_run_has_another(
+    per_app: BoxPerApp, boxes: Boxes
+) -> None:
+    first = started(per_app, order())
+    await settled()
+    boxes[0].finish()
+    await first
+    boxes[0].is_dead = True
+
+    second = started(per_app, order())
+    await settled()
+
+    assert boxes[0].is_buried
+    assert [box.runs for box in boxes] == [0, 1]
+    boxes[1].finish()
+    await second
 
 
 async def test_no_two_apps_share_a_box(per_app: BoxPerApp, boxes: Boxes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import timedelta
 
 import pytest
 from box_in_hand import Inside, TestProgram, engine_box, exited, order
@@ -18,6 +20,7 @@ from workers.executors.boxed.verdict import BoxDied
 from workers.preparation.preparer import NoPreparer
 from workers.sandboxes.box.egress import PUBLIC_EGRESS
 from workers.sandboxes.commands import NoBox
+from workers.tenure import Lease, without_end
 
 _DONE = {"is": "succeeded", "result": {"n": 2}}
 
@@ -176,4 +179,29 @@ async def test_a_box_that_ends_before_it_is_ready_says_why() -> None:
     program.end(exited(1, b"Traceback ...\nImportError: no module named flo\n"))
 
     with pytest.raises(Unavailable, match="ImportError: no module named flo"):
-        await EngineBox.start(program, Services(preparer=NoPreparer(), commands=NoBox()), PUBLIC_EGRESS)
+        services = Services(preparer=NoPreparer(), commands=NoBox())
+        await EngineBox.start(program, services, PUBLIC_EGRESS, without_end())
+
+
+async def test_a_run_that_is_stopped_once_the_lease_is_lost_takes_its_box_along() -> None:
+    lease = {"holds": True}
+    async with engine_box(holds=lambda: lease["holds"]) as (box, inside):
+        run, _ = await begun(box, inside, MemorySink())
+        lease["holds"] = False
+
+        run.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert box.is_buried
+
+
+async def test_a_box_whose_lease_was_lost_takes_no_run_in_the_next_tenure() -> None:
+    lease = Lease(timedelta(hours=1))
+    async with engine_box(holds=lease.begin()) as (box, _):
+        lease.tenure.until = 0.0
+        lease.renew(time.monotonic())
+
+        assert box.is_dead
+        with pytest.raises(Unavailable):
+            await box.run(order(), MemorySink(), {})

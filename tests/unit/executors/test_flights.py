@@ -19,7 +19,7 @@ from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.runner.server import flights as flights_module
 from workers.runner.server.flight import Flight
-from workers.runner.server.flights import Fenced, Flights, Full
+from workers.runner.server.flights import Fenced, Flights, Full, SharedTenure
 from workers.runner.server.words import Held, Order, order_to
 
 
@@ -190,7 +190,6 @@ async def test_what_nobody_holds_is_stopped(flights: Flights, monkeypatch: pytes
     await flight.over.wait()
 
     assert isinstance(flight.outcome, Retry)
-    assert not flights.any_held()
 
 
 async def test_a_word_in_time_keeps_it(flights: Flights) -> None:
@@ -247,3 +246,43 @@ async def test_each_order_says_what_its_app_is_allowed(flights: Flights, limits:
     flights.begin(sent(limits={"egress": "none"}))
 
     assert limits["acme"].egress == "none"
+
+
+async def test_what_was_let_go_of_is_held_no_more_whatever_its_worker_says(
+    flights: Flights, executor: ScriptedExecutor
+) -> None:
+    flight = flights.begin(sent(hold_s=60))
+    await settled()
+    flight.held_until = 0.0
+
+    unknown = flights.hold(Held(runs=[(flight.run_id, 1)], for_s=60))
+
+    assert unknown == [(flight.run_id, 1)]
+    assert flight.is_let_go()
+    executor.may_stop.set()
+
+
+async def test_what_began_before_all_was_let_go_of_acts_no_more_though_something_new_comes(
+    executor: ScriptedExecutor, limits: dict[str, AppLimits]
+) -> None:
+    tenure = SharedTenure()
+    flights = Flights(executor, limits, tenure, capacity=2)
+    flight = flights.begin(sent(hold_s=60))
+    before = tenure.begin()
+    await settled()
+    flight.held_until = 0.0
+
+    flights.begin(sent(run_id="run_other", hold_s=60))
+    after = tenure.begin()
+
+    assert (before(), after()) == (False, True)
+    executor.may_stop.set()
+    await flights.aclose()
+
+
+async def test_what_is_kept_for_later_runs_may_act_while_there_are_none(limits: dict[str, AppLimits]) -> None:
+    tenure = SharedTenure()
+    flights = Flights(ScriptedExecutor(), limits, tenure, capacity=2)
+
+    assert tenure.begin()()
+    await flights.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.making import NO_OP, new_run
 from workers.dispatcher import Dispatcher
 from workers.engine.sink import EventSink
 from workers.executors.base import Executor, RunOrder
+from workers.tenure import Lease
 
 Body = Callable[[RunOrder, EventSink], Awaitable[Outcome]]
 
@@ -88,7 +90,9 @@ class Rig:
         document, _ = read_document(NO_OP, catalog=load_catalog(), max_inline_http=timedelta(seconds=300))
         self._documents = OneDocument(document)
 
-    def dispatcher(self, body: Body, *, concurrency: int = 1, lease: timedelta = timedelta(hours=1)) -> Dispatcher:
+    def dispatcher(
+        self, body: Body, *, concurrency: int = 1, lease: timedelta | Lease = timedelta(hours=1)
+    ) -> Dispatcher:
         return Dispatcher(
             owner="worker-1",
             writer=self.writer,
@@ -96,7 +100,7 @@ class Rig:
             documents=self._documents,
             executors=Played(body),
             concurrency=concurrency,
-            lease=lease,
+            lease=lease if isinstance(lease, Lease) else Lease(lease),
         )
 
     async def accept(self, **changes: object) -> Job:
@@ -355,6 +359,55 @@ async def test_a_lost_lease_stops_the_run_at_its_next_word(rig: Rig) -> None:
 
     assert await receipt.ends.get() is None
     assert await rig.status(job) == "running"
+
+
+def lapse(lease: Lease) -> None:
+    """Have its tenure end, as when its worker was frozen."""
+    lease.tenure.until = 0.0
+
+
+async def test_a_heartbeat_that_came_too_late_stops_all_runs_also_those_that_sql_still_gives_us(rig: Rig) -> None:
+    body, begun, killed = held_open()
+    lease = Lease(timedelta(hours=1))
+    dispatcher = rig.dispatcher(body, lease=lease)
+    job, receipt = await rig.accept(), Noted()
+    dispatcher.offer(job, receipt)
+    await begun.wait()
+    lapse(lease)
+
+    owned = [Owned(job.run_id, 1, None)]
+    dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset())
+
+    assert await receipt.ends.get() is None
+    assert killed.is_set()
+    assert lease.tenure.holds()
+    assert dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset()) == []
+    assert dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset()) == owned
+
+
+async def test_a_run_that_was_claimed_in_a_tenure_that_is_over_is_given_back_unexecuted(rig: Rig) -> None:
+    lease = Lease(timedelta(hours=1))
+    taking, may_answer = asyncio.Event(), asyncio.Event()
+    take = rig.writer.take
+
+    async def answer_late(*args: Any, **more: Any) -> Claim | None:
+        claim = await take(*args, **more)
+        taking.set()
+        await may_answer.wait()
+        return claim
+
+    rig.writer.take = answer_late
+    dispatcher = rig.dispatcher(succeed, lease=lease)
+    job, receipt = await rig.accept(), Noted()
+    dispatcher.offer(job, receipt)
+    await taking.wait()
+
+    lapse(lease)
+    lease.renew(time.monotonic())
+    may_answer.set()
+
+    assert await receipt.ends.get() is RunStatus.QUEUED
+    assert await rig.status(job) == "queued"
 
 
 async def test_a_drain_lets_runs_finish(rig: Rig) -> None:

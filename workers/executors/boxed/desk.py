@@ -33,6 +33,7 @@ from workers.sandboxes.box.base import NO_EGRESS, NO_USAGE, BoxLimits, OnOutput,
 from workers.sandboxes.box.egress import Egress
 from workers.sandboxes.commands import CommandSandbox
 from workers.sandboxes.containers import Containers, NoContainers
+from workers.tenure import Begin, without_end
 
 log = structlog.get_logger()
 
@@ -62,6 +63,8 @@ class Services:
     shared: Shared = field(default_factory=Shared)
     #: Runs nodes alone; None for those that are.
     solo: Solo | None = None
+    #: Asked before a box is made: whether it may still act.
+    begin: Begin = without_end
 
 
 class Desk:

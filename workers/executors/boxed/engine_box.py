@@ -26,6 +26,7 @@ from workers.runner import wire
 from workers.runner.channel import Channel
 from workers.sandboxes.box.base import BoxedProgram, CommandOutcome
 from workers.sandboxes.box.egress import Egress
+from workers.tenure import Holds
 
 #: Seconds from a box's start to its first word: a cold interpreter, where boxes are not forked from a warm one.
 PATIENCE = 20.0
@@ -54,8 +55,9 @@ class _Flight:
 class EngineBox:
     """Made by `start`; executes runs, many at a time, until it dies or is closed."""
 
-    def __init__(self, program: BoxedProgram, services: Services, egress: Egress) -> None:
+    def __init__(self, program: BoxedProgram, services: Services, egress: Egress, holds: Holds) -> None:
         self._program = program
+        self._holds = holds
         self._desk = Desk(services, egress)
         self._channel: Channel | None = None
         self._numbers = count(1)
@@ -68,9 +70,12 @@ class EngineBox:
         self.given = 0
 
     @classmethod
-    async def start(cls, program: BoxedProgram, services: Services, egress: Egress) -> EngineBox:
-        """Meet the program in a box; raise Unavailable if it never says that it is ready."""
-        box = cls(program, services, egress)
+    async def start(cls, program: BoxedProgram, services: Services, egress: Egress, holds: Holds) -> EngineBox:
+        """Meet the program in a box; raise Unavailable if it never says that it is ready.
+
+        `holds` was begun before the box: in the worker's next tenure it has no way out any more.
+        """
+        box = cls(program, services, egress, holds)
         try:
             box._channel = await Channel.open(program.channel.dup(), hear=box._hear, lost=box._hung_up)
             async with asyncio.timeout(PATIENCE):
@@ -85,7 +90,12 @@ class EngineBox:
     @property
     def is_dead(self) -> bool:
         """Whether it is of no more use; `aclose` confirms that nothing of it is left."""
-        return self._is_gone or self._burial.done()
+        return self._is_gone or self._burial.done() or not self._holds()
+
+    @property
+    def is_buried(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._burial.done()
 
     @property
     def runs(self) -> int:
@@ -95,7 +105,8 @@ class EngineBox:
     async def run(self, order: RunOrder, events: EventSink, terms: JSONObject) -> Outcome:
         """Execute a run under these terms; raise BoxDied if the box ends first.
 
-        Being cancelled stops the run and returns when it has stopped; a box that does not obey dies.
+        Being cancelled stops the run and returns when it has stopped; a box that does not obey dies, and so does one
+        whose worker has lost its lease: its other runs are lost, too.
         """
         if self._channel is None or self.is_dead:
             raise Unavailable("the box of this run is dead")
@@ -129,8 +140,9 @@ class EngineBox:
 
     async def _stop(self, number: int, flight: _Flight) -> None:
         assert self._channel is not None
-        self._channel.say({"do": "cancel", "run": number})
-        await asyncio.wait([flight.outcome], timeout=STOP_PATIENCE)
+        if self._holds():
+            self._channel.say({"do": "cancel", "run": number})
+            await asyncio.wait([flight.outcome], timeout=STOP_PATIENCE)
         if not flight.outcome.done():
             await self.aclose()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,10 +31,9 @@ _ENTRY = "workers.runner.boxed:serve"
 _PROXY = f"http://127.0.0.1:{PROXY_PORT}"
 
 
-async def open_engine_boxes(settings: Settings, *, holds: Callable[[], bool], spares: int = 1) -> NamespaceBox:
-    """Open the sandbox whose boxes are forked from a Python that has the engine imported.
+async def open_engine_boxes(settings: Settings, network: Network, *, spares: int = 1) -> NamespaceBox:
+    """Open the sandbox whose boxes are forked from a Python that has the engine imported; `network` is their way out.
 
-    Nothing goes out of them unless `holds` says that the worker still has its lease.
     Raises Unavailable with the reason of each way into a box.
     """
     hub = settings.hub
@@ -49,9 +46,6 @@ async def open_engine_boxes(settings: Settings, *, holds: Callable[[], bool], sp
     }
     preload = ("workers.runner.boxed",)
     box = await open_box(mounts=mounts, preload=preload, path=(_OURS, _LIBRARIES), spares=spares)
-    network = Network(holds=holds)
-    if settings.allow_private_network:
-        network = replace(network, is_allowed=lambda _: True)
     box.open_proxy = partial(Proxy, network=network)
     return box
 
@@ -72,7 +66,8 @@ async def make_engine_box(
     order = ProgramOrder(
         app="engine", entry=_ENTRY, inputs=inside, limits=kind.limits(terms.limits()), egress=kind.egress
     )
-    return await EngineBox.start(await box.start(order, _log_output), services, kind.egress)
+    holds = services.begin()
+    return await EngineBox.start(await box.start(order, _log_output), services, kind.egress, holds)
 
 
 def _log_output(stream: str, line: bytes) -> None:

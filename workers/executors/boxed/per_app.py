@@ -95,6 +95,7 @@ class BoxPerApp:
                 raise
             if not box.is_dead:
                 return box
+            box.kill()
             if self._boxes.get(key) is known:
                 del self._boxes[key]
 
@@ -102,6 +103,7 @@ class BoxPerApp:
         if timer := self._resting.pop(key, None):
             timer.cancel()
         if box.is_dead:
+            box.kill()
             return
         loop = asyncio.get_running_loop()
         self._resting[key] = loop.call_later(self._kept.total_seconds(), self._retire, key)

@@ -59,7 +59,8 @@ class BoxSupply:
     async def take(self, kind: Kind) -> EngineBox:
         """Give a box that was never used. Raises Unavailable when none can be made."""
         box = self._ready_one(kind) or await self._make(kind)
-        self._taken = {taken for taken in self._taken if not taken.is_dead} | {box}
+        self._let_go()
+        self._taken.add(box)
         self.refill(kind)
         return box
 
@@ -80,13 +81,22 @@ class BoxSupply:
 
     def _ready_one(self, kind: Kind) -> EngineBox | None:
         """Find a box that fits, at best one whose place for code is as it is wanted."""
-        self._ready = [(made, box) for made, box in self._ready if not box.is_dead]
+        self._let_go()
         fitting = [one for one in self._ready if one[0].fits(kind)]
         best = max(fitting, key=lambda one: one[0].with_code == kind.with_code, default=None)
         if best is None:
             return None
         self._ready.remove(best)
         return best[1]
+
+    def _let_go(self) -> None:
+        """Kill what is of no more use, and forget it when nothing of it is left."""
+        self._taken |= {box for _, box in self._ready if box.is_dead}
+        self._ready = [(made, box) for made, box in self._ready if not box.is_dead]
+        for box in [box for box in self._taken if box.is_dead]:
+            box.kill()
+            if box.is_buried:
+                self._taken.remove(box)
 
     async def _refill(self, kind: Kind) -> None:
         try:

@@ -101,12 +101,13 @@ class DockerExecutor:
             labels={"flo.role": "engine"},
         )  # fmt: skip
         async with self._place.yard.starts:
+            holds = services.begin()
             try:
                 program = await self._place.way.start(spec, "engine", inside, kind.egress, _log_output)
             except NotThere as gone:
                 images.forget(shape.image)
                 raise Unavailable(f"the image {shape.image} is no longer there: {gone}") from None
-            box = await EngineBox.start(program, services, kind.egress)
+            box = await EngineBox.start(program, services, kind.egress, holds)
         self._programs[box] = program
         return box
 

@@ -49,4 +49,5 @@ async def _make(  # noqa: PLR0917 - bound by open_processes
     }
     argv = (sys.executable, "-P", "-m", "workers.runner.alone", dumps(given))
     order = ProgramOrder(app="engine", argv=argv, limits=kind.limits(terms.limits()), egress=kind.egress)
-    return await EngineBox.start(await place.start(order, ignore_output), services, kind.egress)
+    holds = services.begin()
+    return await EngineBox.start(await place.start(order, ignore_output), services, kind.egress, holds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from datetime import timedelta
 
 import structlog
@@ -19,6 +19,7 @@ from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunErr
 from workers.executors.base import LocalExecutor, RunOrder
 from workers.runner.server.flight import Flight
 from workers.runner.server.words import Held, Order
+from workers.tenure import Holds
 
 log = structlog.get_logger()
 
@@ -39,13 +40,44 @@ class Fenced(FloError):
     """A newer attempt at this run is here."""
 
 
+class SharedTenure:
+    """For how long what is started here may act: until workers have let go of all that was here.
+
+    So an executor that was frozen for too long lets nothing out of what it had, whoever sends it something new.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self.is_over: Callable[[], bool] = lambda: False
+
+    def begin(self) -> Holds:
+        """Begin something that may act until the present tenure is over."""
+        number = self.look()
+        return lambda: self.look() == number
+
+    def look(self) -> int:
+        """Give the number of the present tenure; the last one may be found to be over."""
+        if self.is_over():
+            self._number += 1
+        return self._number
+
+
 class Flights:
     """Up to `capacity` attempts at once."""
 
-    def __init__(self, executor: LocalExecutor, limits: MutableMapping[str, AppLimits], *, capacity: int) -> None:
+    def __init__(
+        self,
+        executor: LocalExecutor,
+        limits: MutableMapping[str, AppLimits],
+        tenure: SharedTenure | None = None,
+        *,
+        capacity: int,
+    ) -> None:
         """`limits` is told what each order says that the operator of its app allows."""
         self._executor = executor
         self._limits = limits
+        self._tenure = tenure or SharedTenure()
+        self._tenure.is_over = self._all_let_go
         self.capacity = capacity
         self.running = 0
         self.closing = False
@@ -56,6 +88,7 @@ class Flights:
 
     def begin(self, order: Order) -> Flight:
         """Execute an attempt, or join it. Raises Full or Fenced."""
+        self._tenure.look()
         key = (order.run_id, order.attempt)
         newest = self._newest.get(order.run_id, 0)
         if order.attempt < newest or (order.attempt == newest and key not in self._flights):
@@ -79,10 +112,12 @@ class Flights:
         return self._flights.get((run_id, attempt))
 
     def hold(self, held: Held) -> list[tuple[str, int]]:
-        """Note what its worker still has; answer what is unknown here."""
+        """Note what its worker still has; answer what is unknown here, or was let go of: the word may be old."""
+        self._tenure.look()
         unknown = []
         for run_id, attempt in held.runs:
-            if flight := self.find(run_id, attempt):
+            flight = self.find(run_id, attempt)
+            if flight is not None and (flight.outcome is not None or not flight.is_let_go()):
                 flight.hold(held.for_s)
             else:
                 unknown.append((run_id, attempt))
@@ -97,10 +132,6 @@ class Flights:
             self._newest[run_id] = attempt
             asyncio.get_running_loop().call_later(REMEMBERED, self._forget_number, run_id, attempt)
         return flight
-
-    def any_held(self) -> bool:
-        """Tell whether anything here is still some worker's: false for an executor that was frozen for too long."""
-        return any(flight.outcome is None and not flight.is_let_go() for flight in self._flights.values())
 
     async def drain(self, grace: timedelta) -> None:
         """Take nothing more, let what runs finish for up to `grace`, and give the rest back."""
@@ -131,6 +162,11 @@ class Flights:
             log.exception("run.broke", run_id=order.run_id, attempt=order.attempt)
             message = f"Flo itself failed on this run ({type(error).__name__}: {error}); the executor's log has more"
             return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=message))
+
+    def _all_let_go(self) -> bool:
+        """Tell whether there is something, and no worker's any more."""
+        running = [flight for flight in self._flights.values() if flight.outcome is None]
+        return bool(running) and all(flight.is_let_go() for flight in running)
 
     def _ended(self, flight: Flight) -> None:
         """Keep what is over for a while, unless too much is."""

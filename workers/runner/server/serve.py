@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -21,8 +21,9 @@ from workers.app_limits import LimitsOfApps
 from workers.executors.modes import ModeExecutor
 from workers.executors.openings import Openings
 from workers.runner.server.app import Routes
-from workers.runner.server.flights import Flights
+from workers.runner.server.flights import Flights, SharedTenure
 from workers.runner.server.trust import open_trust
+from workers.tenure import Begin, without_end
 
 log = structlog.get_logger()
 
@@ -58,10 +59,10 @@ class KnownLimits(dict[str, AppLimits]):
 
 @asynccontextmanager
 async def open_modes(
-    settings: Settings, limits: LimitsOfApps, *, holds: Callable[[], bool] = lambda: True
+    settings: Settings, limits: LimitsOfApps, *, begin: Begin = without_end
 ) -> AsyncIterator[tuple[ModeExecutor, ExecutionMode]]:
     """Open the same modes that a worker has. Raises Unavailable with the reason."""
-    openings = Openings(settings, holds=holds, limits=limits)
+    openings = Openings(settings, begin=begin, limits=limits)
     catalog = load_catalog(ExecutionMode.SANDBOX_CODE_AND_PROCESS, npm=NpmAllow.parse("*"), hub=settings.hub)
     modes = ModeExecutor(openings.all(), settings=settings, limits=limits, catalog=catalog)
     try:
@@ -74,10 +75,9 @@ async def open_modes(
 @asynccontextmanager
 async def open_flights(settings: Settings, capacity: int) -> AsyncIterator[tuple[Flights, ExecutionMode]]:
     """Open the modes, for attempts that workers send. Raises Unavailable with the reason."""
-    limits = KnownLimits()
-    flights: Flights | None = None
-    async with open_modes(settings, limits, holds=lambda: flights is None or flights.any_held()) as (modes, mode):
-        flights = Flights(modes, limits, capacity=capacity)
+    limits, tenure = KnownLimits(), SharedTenure()
+    async with open_modes(settings, limits, begin=tenure.begin) as (modes, mode):
+        flights = Flights(modes, limits, tenure, capacity=capacity)
         try:
             yield flights, mode
         finally:

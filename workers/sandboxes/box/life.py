@@ -52,11 +52,11 @@ class BoxLife:
         self._plan = plan
         self._shell = shell
         self._cgroups = cgroups
-        self._open_proxy = open_proxy
         self._loop = asyncio.get_running_loop()
         self._began = began
         self._halt: Halt | None = None
-        self._proxy: Proxy | None = None
+        # Made with the box: what it may do is decided by when it began.
+        self._proxy = open_proxy(plan.egress)
         self._kept = {"stdout": bytearray(), "stderr": bytearray()}
         self._answer = bytearray()
         self._written = 0
@@ -66,7 +66,7 @@ class BoxLife:
         self._lines = {name: Lines(partial(plan.on_output, name)) for name in self._kept}
         self._control = Control(
             shell.control, frames.pack(plan.task.as_json(), plan.body), most_bytes=plan.task.collect_bytes,
-            on_listener=self._serve_proxy if plan.egress.reach != "none" else None,
+            on_listener=self._proxy.serve if plan.egress.reach != "none" else None,
         )  # fmt: skip
         self._writer = Writer(shell.stdin, plan.stdin)
         self._readers = [
@@ -107,8 +107,7 @@ class BoxLife:
                 timer.cancel()
         for lines in self._lines.values():
             lines.end()
-        if self._proxy is not None:
-            await self._proxy.aclose()
+        await self._proxy.aclose()
         shell.channel.close()
         tolls = shell.group.read()
         self._cgroups.remove(shell.group)
@@ -135,10 +134,6 @@ class BoxLife:
             self._answer += data
         else:
             self.halt(Halt.OUTPUT)
-
-    def _serve_proxy(self, listener: socket.socket) -> None:
-        self._proxy = self._open_proxy(self._plan.egress)
-        self._proxy.serve(listener)
 
     def _watch_cpu(self, most: float) -> None:
         spent = self._shell.group.cpu_seconds()

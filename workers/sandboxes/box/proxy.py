@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from workers.nodes.guarded import is_public
 from workers.sandboxes.box.egress import Egress
+from workers.tenure import Begin, without_end
 
 _LONGEST_HEAD = 16 * 1024
 _CHUNK = 65536
@@ -42,9 +43,14 @@ class Network:
     resolve: Callable[[str, int], Awaitable[list[str]]] = _resolve
     is_allowed: Callable[[str], bool] = is_public
     connect: Callable[[str, int], Awaitable[Streams]] = asyncio.open_connection
-    #: Whether the worker still has its lease. A box lives on while its worker is frozen: what it asked for in the
-    #: meantime must not be sent by a worker that others have taken for dead.
-    holds: Callable[[], bool] = lambda: True
+    #: Asked when a proxy opens. A box lives on while its worker is frozen: what it asked for in the meantime must not
+    #: be sent by a worker that others have taken for dead, nor once that worker has a lease again.
+    begin: Begin = without_end
+
+    @classmethod
+    def outside(cls, begin: Begin = without_end, *, allow_private: bool) -> Network:
+        """Give the real world; private addresses of it only where the operator allows them."""
+        return cls(is_allowed=(lambda _: True) if allow_private else is_public, begin=begin)
 
 
 class _Refusal(Exception):
@@ -70,6 +76,7 @@ class Proxy:
     def __init__(self, egress: Egress, network: Network | None = None) -> None:
         self._egress = egress
         self._network = network or Network()
+        self._holds = self._network.begin()
         self._connections: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
         self._bytes_left = egress.max_bytes
@@ -110,6 +117,7 @@ class Proxy:
                 request = _read_request(await _read_head(reader))
                 upstream = await self._reach(request)
             try:
+                self._check_lease()  # reaching the host has taken time
                 if request.head:
                     upstream[1].write(request.head)
                 else:
@@ -131,8 +139,7 @@ class Proxy:
     async def _reach(self, request: _Request) -> Streams:
         """Connect to a checked address of an allowed host."""
         host, port = request.host, request.port
-        if not self._network.holds():
-            raise _Refusal(503, "the worker's lease ran out")
+        self._check_lease()
         if not self._egress.allows(host, port):
             raise _Refusal(403, self._egress.refusal(host))
         try:
@@ -147,6 +154,10 @@ class Proxy:
                 return await self._network.connect(address, port)
         raise _Refusal(502, f"{host}:{port} can't be reached")
 
+    def _check_lease(self) -> None:
+        if not self._holds():
+            raise _Refusal(503, "the worker's lease ran out")
+
     async def _relay(self, client: Streams, upstream: Streams) -> None:
         async with asyncio.TaskGroup() as both:
             both.create_task(self._copy(client[0], upstream[1]))
@@ -157,7 +168,7 @@ class Proxy:
         try:
             while data := await source.read(_CHUNK):
                 self._bytes_left -= len(data)
-                if self._bytes_left < 0 or not self._network.holds():
+                if self._bytes_left < 0 or not self._holds():
                     sink.transport.abort()
                     return
                 sink.write(data)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 
 from schemas.settings import Settings
@@ -34,15 +33,12 @@ class DockerPlace:
 
     @classmethod
     def of(
-        cls, settings: Settings, *, owner: str = "", lease_left: LeaseLeft = unleased,
-        holds: Callable[[], bool] = lambda: True,
-    ) -> DockerPlace:  # fmt: skip
+        cls, settings: Settings, *, owner: str = "", lease_left: LeaseLeft = unleased, network: Network | None = None
+    ) -> DockerPlace:
         """`owner` is the worker, as SQL knows it; a process that is none there has a name of its own."""
         daemon = Daemon(settings)
         yard = Yard(daemon, owner=owner or f"none-{secrets.token_hex(8)}")
-        network = Network(holds=holds)
-        if settings.allow_private_network:
-            network = replace(network, is_allowed=lambda _: True)
+        network = network or Network.outside(allow_private=settings.allow_private_network)
         way = Way(yard=yard, lease_left=lease_left, network=network)
         return cls(settings=settings, yard=yard, images=Images(daemon), way=way)
 

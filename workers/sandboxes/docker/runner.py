@@ -61,7 +61,7 @@ class ContainedProgram:
         self._way = way
         self._loop = asyncio.get_running_loop()
         self._egress = egress
-        self._proxy: Proxy | None = None
+        self._proxy = Proxy(egress, way.network)
         self._container: Container | None = None
         self._is_mad = False
         self._said = bytearray()
@@ -104,8 +104,7 @@ class ContainedProgram:
         self._trunk.close()
         self._lines.end()
         self.channel.close()
-        if self._proxy is not None:
-            await self._proxy.aclose()
+        await self._proxy.aclose()
         return outcome_of(ending, bytes(self._said))
 
     def _write(self, data: bytes) -> None:
@@ -129,8 +128,6 @@ class ContainedProgram:
         """Have the proxy serve a connection that was made in the container."""
         if self._egress.reach == "none":
             return None
-        if self._proxy is None:
-            self._proxy = Proxy(self._egress, self._way.network)
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         self._proxy.take(theirs)
