@@ -297,13 +297,16 @@ class Dispatcher:
         if held.stopped is not None:
             held.task.cancel()
         try:
-            return await held.task
+            outcome = await held.task
         except asyncio.CancelledError:
             if held.stopped is None:
                 raise
             return held.stopped
         except LostClaim as lost:
             return held.stopped or lost
+        else:
+            # Its sandbox may have been ended just because the tenure was over.
+            return outcome if held.holds() else held.stopped or LostClaim(held.claim.run_id)
         finally:
             await _finish(held.task)
 

@@ -385,6 +385,21 @@ async def test_a_heartbeat_that_came_too_late_stops_all_runs_also_those_that_sql
     assert dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset()) == owned
 
 
+async def test_an_end_that_comes_when_the_tenure_is_over_is_not_recorded(rig: Rig) -> None:
+    async def end_late(order: RunOrder, events: EventSink) -> Outcome:
+        lapse(lease)
+        return Failed(error=RunError(kind=ErrorKind.KILLED, message="its box was killed"))
+
+    lease = Lease(timedelta(hours=1))
+    dispatcher = rig.dispatcher(end_late, lease=lease)
+    job, receipt = await rig.accept(), Noted()
+
+    dispatcher.offer(job, receipt)
+
+    assert await receipt.ends.get() is None
+    assert await rig.status(job) == "running"
+
+
 async def test_a_run_that_was_claimed_in_a_tenure_that_is_over_is_given_back_unexecuted(rig: Rig) -> None:
     lease = Lease(timedelta(hours=1))
     taking, may_answer = asyncio.Event(), asyncio.Event()
