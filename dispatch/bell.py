@@ -36,6 +36,9 @@ class Topic(StrEnum):
     CANCEL = "cancel"
 
 
+ALL_TOPICS = tuple(Topic)
+
+
 class Bell(Protocol):
     """A best-effort broadcast to every process, this one included."""
 
@@ -87,10 +90,14 @@ class SilentBell:
 
 
 class RedisBell:
-    """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline."""
+    """A bell over Redis publish/subscribe; whatever rings in the same instant goes out in one pipeline.
 
-    def __init__(self, url: str, *, prefix: str = "flo:bell:") -> None:
+    This process hears only of `topics`: what it has no use for need not be sent to it.
+    """
+
+    def __init__(self, url: str, *, topics: Sequence[Topic] = ALL_TOPICS, prefix: str = "flo:bell:") -> None:
         self._redis = Redis.from_url(url, socket_connect_timeout=5, socket_timeout=_SILENCE)
+        self._topics = topics
         self._prefix = prefix
         self._listeners: dict[Topic, list[Listener]] = defaultdict(list)
         self._out: Coalescer[tuple[Topic, JSONValue], None] = Coalescer(self._send, most=500)
@@ -128,7 +135,7 @@ class RedisBell:
         while True:
             try:
                 async with self._redis.pubsub() as subscription:
-                    await subscription.subscribe(*(self._prefix + topic for topic in Topic))
+                    await subscription.subscribe(*(self._prefix + topic for topic in self._topics))
                     self.live = True
                     pause = _RECONNECT
                     await self._listen_to(subscription)
@@ -164,6 +171,6 @@ class RedisBell:
             listener(hint)
 
 
-def open_bell(url: str | None) -> Bell:
-    """Make the bell of this process; None when there is no Redis to ring it on."""
-    return RedisBell(url) if url is not None else SilentBell()
+def open_bell(url: str | None, topics: Sequence[Topic] = ALL_TOPICS) -> Bell:
+    """Make the bell of this process, which hears of `topics`; the url is None when there is no Redis to ring it on."""
+    return RedisBell(url, topics=topics) if url is not None else SilentBell()

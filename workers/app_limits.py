@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -37,11 +38,20 @@ class StoredLimits:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known: dict[str, tuple[float, AppLimits]] = {}
+        #: Looks into SQL that are under way: whoever asks meanwhile waits for the same.
+        self._looking: dict[str, asyncio.Task[AppLimits]] = {}
 
     async def read(self, app: str) -> AppLimits:
         known = self._known.get(app)
         if known is not None and known[0] > time.monotonic():
             return known[1]
+        look = self._looking.get(app)
+        if look is None:
+            look = self._looking[app] = asyncio.create_task(self._look(app), name=f"limits of {app}")
+            look.add_done_callback(lambda _: self._looking.pop(app))
+        return await asyncio.shield(look)
+
+    async def _look(self, app: str) -> AppLimits:
         # Imported only here: executors elsewhere know no SQL, and start faster without it.
         from dispatch.store.limits import read_limits
 

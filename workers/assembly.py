@@ -62,7 +62,7 @@ class Assembly:
         store = await Store.open(settings.store_url, blob_threshold=settings.blob_threshold_bytes)
         self._closing.append(store.aclose)
         self.morgue = Morgue(store)
-        bell = open_bell(control_url(settings))
+        bell = open_bell(control_url(settings), topics=(Topic.CANCEL,))
         self._closing.append(bell.aclose)
         feed = Feed(store, bell)
         writer = RunWriter(

@@ -26,6 +26,8 @@ from workers.pool import LoopPool
 _EVENTS_EVERY = 0.1
 #: Worker events that are sent at once, should so many gather.
 _EVENTS_AT_MOST = 2000
+#: Seconds between two jobs whose events are sent although nobody heard the last ones: someone may listen by now.
+_ASK_EVERY = 0.2
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
@@ -33,6 +35,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     pool: LoopPool
     _flush_is_due = False
+    _asked_at = 0.0
 
     def on_ready(self) -> None:
         super().on_ready()
@@ -49,6 +52,19 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         if self.hub and not self._flush_is_due:
             self._flush_is_due = True
             self.hub.call_later(_EVENTS_EVERY, self._flush)
+
+    def wants_events(self) -> bool:
+        """Tell whether the events of a job that begins now are to be sent: in a broadcast, those unheard are lost."""
+        events = self.event_dispatcher
+        if events is None or not events.enabled:
+            return False
+        if getattr(events.producer.channel, "is_heard", True):
+            return True
+        now = time.monotonic()
+        if now - self._asked_at < _ASK_EVERY:
+            return False
+        self._asked_at = now
+        return True
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -88,7 +104,8 @@ class JobReceipt:
     """One message, from delivery to the end of its attempt. Also what Celery keeps as the request."""
 
     __slots__ = (
-        "__weakref__", "_consumer", "_message", "_started", "eventer", "hostname", "id", "job", "name", "worker_pid",
+        "__weakref__", "_consumer", "_is_told", "_message", "_started", "eventer", "hostname", "id", "job", "name",
+        "worker_pid",
     )  # fmt: skip
 
     acknowledged = True
@@ -105,6 +122,8 @@ class JobReceipt:
         self._message = message
         self._consumer = consumer
         self._started = 0.0
+        #: Its beginning was told, so its end will be.
+        self._is_told = False
 
     def decided(self, claimed: bool) -> None:
         self._consumer.pool.crossing.tell(self._begin if claimed else self._message.ack)
@@ -132,6 +151,9 @@ class JobReceipt:
         self._started = time.time()
         state.task_reserved(self)
         state.task_accepted(self)
+        self._is_told = self._consumer.wants_events()
+        if not self._is_told:
+            return
         self._send(
             "task-received",
             name=self.name,
@@ -148,6 +170,8 @@ class JobReceipt:
     def _end(self, status: RunStatus | None) -> None:
         # Celery need not remember it as done: a doubled message finds that in SQL.
         state.task_ready(self, successful=False)
+        if not self._is_told:
+            return
         runtime = time.time() - self._started
         if status is RunStatus.SUCCEEDED:
             self._send("task-succeeded", result=repr(str(status)), runtime=runtime)
@@ -162,5 +186,5 @@ class JobReceipt:
 
     def _send(self, kind: str, **fields: Any) -> None:
         events = self._consumer.event_dispatcher
-        if events is not None and events.enabled:
+        if events is not None and events.enabled:  # it may have gone since
             events.send(kind, uuid=self.id, **fields)

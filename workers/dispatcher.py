@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections import deque
-from collections.abc import Awaitable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -106,6 +108,8 @@ class _Held:
     #: Whether the tenure in which it was claimed goes on.
     holds: Holds
     task: asyncio.Task[Outcome | Away] | None = None
+    #: When its executor must have ended it by, by the monotonic clock.
+    overdue_at: float = math.inf
     #: Why it was stopped, and what that makes of it; None while nobody stops it.
     stopped: Outcome | LostClaim | None = None
 
@@ -221,6 +225,12 @@ class Dispatcher:
             if held.stopped is None:
                 _abandon(held, reason)
 
+    def stop_overdue(self, now: float) -> None:
+        """Stop the runs whose executor did not keep to their flow's own limit, by the monotonic clock."""
+        for held in self._held.values():
+            if held.overdue_at < now:
+                held.stop(_overdue(held.claim.attempt))
+
     def stop_taking(self) -> None:
         """Claim nothing more. Jobs that wait here are dropped: their messages are not acknowledged."""
         self._draining = True
@@ -293,7 +303,7 @@ class Dispatcher:
 
     async def _execute(self, held: _Held, events: RunLog) -> Outcome | Away | LostClaim:
         """Run one attempt to its end, whatever that end is; raises only when this worker itself is cancelled."""
-        held.task = asyncio.create_task(self._attempt(held.claim, events), name=f"run {held.claim.run_id}")
+        held.task = asyncio.create_task(self._attempt(held, events), name=f"run {held.claim.run_id}")
         if held.stopped is not None:
             held.task.cancel()
         try:
@@ -310,7 +320,8 @@ class Dispatcher:
         finally:
             await _finish(held.task)
 
-    async def _attempt(self, claim: Claim, events: RunLog) -> Outcome | Away:
+    async def _attempt(self, held: _Held, events: RunLog) -> Outcome | Away:
+        claim = held.claim
         try:
             executor = self._executors.choose(claim.mode)
             order = await self._order_in_time(claim)
@@ -320,8 +331,8 @@ class Dispatcher:
                 "executor": claim.mode or self._executors.default,
             }
             events.emit(Happening(EventType.RUN_STARTED, started))
-            longest = order.document.settings.max_execution_time + _GRACE
-            return await _in_time(executor.run(order, events), longest, claim.attempt)
+            held.overdue_at = time.monotonic() + (order.document.settings.max_execution_time + _GRACE).total_seconds()
+            return await executor.run(order, events)
         except Unavailable as error:
             return Retry(after=_pause(await self._retries(claim)), reason=str(error))
         except FloError as error:
@@ -405,14 +416,7 @@ def _pause(retries: int) -> timedelta:
     return min(_AGAIN * (1 << min(retries, 10)), _AGAIN_MOST)
 
 
-async def _in_time(run: Awaitable[Outcome | Away], longest: timedelta, attempt: int) -> Outcome | Away:
-    """Wait for an executor; end it when it does not keep to the flow's own limit."""
-    try:
-        async with asyncio.timeout(longest.total_seconds()) as limit:
-            return await run
-    except TimeoutError:
-        if not limit.expired():
-            raise
+def _overdue(attempt: int) -> Failed:
     message = (
         f"attempt {attempt} did not end {_GRACE.total_seconds():g} s after the flow's own limit and was stopped; "
         "raise settings.max_execution_time_ms if the flow needs longer"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from datetime import timedelta
-from typing import cast
+from typing import TypeAlias, cast
 
 from sqlalchemy import Table, select
 
@@ -18,6 +19,8 @@ from schemas.validation import read_document
 _versions = cast(Table, FlowVersionRow.__table__)
 _flows = cast(Table, FlowRow.__table__)
 
+_Key: TypeAlias = tuple[str, str, int]
+
 #: Flow versions kept in memory.
 _KEPT = 1000
 
@@ -29,7 +32,9 @@ class StoredDocuments:
         self._store = store
         self._catalog = catalog
         self._max_inline_http = max_inline_http
-        self._known: OrderedDict[tuple[str, str, int], FlowDocument] = OrderedDict()
+        self._known: OrderedDict[_Key, FlowDocument] = OrderedDict()
+        #: Versions that are being read: whoever asks meanwhile waits for the same.
+        self._reading: dict[_Key, asyncio.Task[FlowDocument]] = {}
 
     async def read(self, app: str, flow: str, version: int) -> FlowDocument:
         """Raises NotFound, or Invalid when this worker allows less than the server that took the document."""
@@ -37,6 +42,14 @@ class StoredDocuments:
         if key in self._known:
             self._known.move_to_end(key)
             return self._known[key]
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.create_task(self._read(key), name=f"read {flow} of {app}")
+            reading.add_done_callback(lambda _: self._reading.pop(key))
+        return await asyncio.shield(reading)
+
+    async def _read(self, key: _Key) -> FlowDocument:
+        app, flow, version = key
         query = select(_versions.c.document).where(
             _versions.c.app == app, _versions.c.flow == flow, _versions.c.version == version
         )

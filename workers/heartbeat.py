@@ -48,6 +48,7 @@ class Heartbeat:
                 # Frozen, or cut off from SQL, for longer than the lease: others may have the runs by now.
                 self._dispatcher.lose_all(LAPSED)
             started = time.monotonic()
+            self._dispatcher.stop_overdue(started)
             before = self._dispatcher.executing()
             try:
                 owned = await self._row.beat()

@@ -21,6 +21,8 @@ from schemas.json import dumps, loads
 
 log = structlog.get_logger()
 
+#: The exchange of worker events, as Celery names it.
+_EVENTS = "celeryev"
 #: Most messages popped in one call, so that several workers share a short backlog.
 _MOST = 100
 
@@ -64,9 +66,20 @@ class JobQoS(virtual.QoS):  # type: ignore[misc]
 
 
 class JobChannel(stock.Channel):  # type: ignore[misc]
-    """A channel that takes messages by the batch."""
+    """A channel that takes messages by the batch, and notes whether anyone hears what it broadcasts."""
 
     QoS = JobQoS
+    #: False once a worker event was published that nobody heard: no Flower is there, or whoever else would listen.
+    is_heard = True
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
+        if exchange != _EVENTS:
+            super()._put_fanout(exchange, message, routing_key, **kwargs)
+            return
+        topics = self._get_publish_topics(exchange, routing_key)
+        payload = dumps(message)
+        with self.conn_or_acquire() as client:
+            self.is_heard = sum(client.publish(topic, payload) for topic in topics) > 0
 
     def _brpop_read(self, **options: Any) -> bool:
         try:

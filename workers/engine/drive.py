@@ -23,7 +23,7 @@ from workers.engine.attempt import try_node
 from workers.engine.checkpoint import recall
 from workers.engine.hooks import Hook, NodeSeen, RunSeen, tell
 from workers.engine.inner import InnerFlows
-from workers.engine.plan import Plan, Step, plan_of
+from workers.engine.plan import Plan, Plans, Step, plan_of
 from workers.engine.ports import check_inputs, result_of, root_inputs, wired_inputs
 from workers.engine.registry import BUILT_IN, Registry
 from workers.engine.shared import Shared
@@ -51,18 +51,20 @@ async def run_flow(
     events: EventSink,
     past: Sequence[Happening] = (),
     registry: Registry = BUILT_IN,
+    plans: Plans | None = None,
     shared: Shared | None = None,
     hooks: Sequence[Hook] = (),
     may_park: bool = False,
 ) -> Outcome:
     """Run the flow to its end and tell each node's happenings; what `past` completed is not repeated.
 
-    `shared` is what the runs of one worker have in common. `may_park` says that whoever asks keeps a run that waits for
-    something outside, and asks again when that has come; else waits are over in here, or fail. Raises only
-    CancelledError, after every node has been cancelled and has stopped.
+    `plans` keeps what was made ready of documents, by a registry of its own; `shared` is what the runs of one worker
+    have in common. `may_park` says that whoever asks keeps a run that waits for something outside, and asks again when
+    that has come; else waits are over in here, or fail. Raises only CancelledError, after every node has been cancelled
+    and has stopped.
     """
     try:
-        plan = plan_of(document, registry)
+        plan = plans.of(document) if plans is not None else plan_of(document, registry)
     except Invalid as mistakes:
         return Failed(error=RunError(kind=ErrorKind.INVALID_INPUT, message=str(mistakes)))
     checkpoint = recall(document, past)
@@ -304,9 +306,14 @@ class _Drive:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        cancelled: asyncio.CancelledError | None = None
+        if self._strands and not self._running:
+            try:
+                await asyncio.sleep(0)  # they have nothing left to do but to end, mostly
+            except asyncio.CancelledError as again:
+                cancelled = again
         for strand in self._strands:
             strand.cancel()
-        cancelled: asyncio.CancelledError | None = None
         while self._strands:
             try:
                 _, stubborn = await asyncio.wait(self._strands, timeout=PATIENCE.total_seconds())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,9 @@ from workers.engine.alone import Alone
 from workers.engine.graph import Graph, graph_of
 from workers.engine.registry import Registry
 from workers.nodes.node import Node
+
+#: Plans that one engine keeps.
+_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +50,28 @@ class Plan:
     document: FlowDocument
     graph: Graph
     steps: Sequence[Step]
+    #: The nodes whose connections from an empty output port are not taken.
+    branching: Set[int]
 
-    @property
-    def branching(self) -> Set[int]:
-        """Give the nodes whose connections from an empty output port are not taken."""
-        every = self.document.settings.strategy == "conditional"
-        return {index for index, step in enumerate(self.steps) if every or step.type.branching}
+
+class Plans:
+    """Plans of documents, which never change; those used last are kept."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        #: By the identity of the document, which the plan keeps alive.
+        self._known: OrderedDict[int, Plan] = OrderedDict()
+
+    def of(self, document: FlowDocument) -> Plan:
+        """Raises Invalid as `plan_of` does."""
+        key = id(document)
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        plan = self._known[key] = plan_of(document, self._registry)
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return plan
 
 
 def plan_of(document: FlowDocument, registry: Registry) -> Plan:
@@ -90,7 +110,9 @@ def plan_of(document: FlowDocument, registry: Registry) -> Plan:
         )
     if problems:
         raise Invalid(problems, what="flow document")
-    return Plan(document=document, graph=graph_of(document), steps=steps)
+    every = document.settings.strategy == "conditional"
+    branching = {index for index, step in enumerate(steps) if every or step.type.branching}
+    return Plan(document=document, graph=graph_of(document), steps=steps, branching=branching)
 
 
 def _inner(flow: str, node: DocumentNode, config: NodeConfig, registry: Registry) -> Mapping[str, Plan]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from schemas.outcome import Outcome
 from workers.engine.drive import run_flow
 from workers.engine.hooks import Hook
+from workers.engine.plan import Plans
 from workers.engine.registry import BUILT_IN, Registry
 from workers.engine.shared import Shared
 from workers.engine.sink import EventSink
@@ -26,7 +27,7 @@ class InlineExecutor:
         shared: Shared | None = None,
     ) -> None:
         self._tools_for = tools_for
-        self._registry = registry
+        self._plans = Plans(registry)
         self._hooks = hooks
         self._shared = shared or Shared()
 
@@ -37,7 +38,7 @@ class InlineExecutor:
             tools=self._tools_for(order),
             events=events,
             past=order.past,
-            registry=self._registry,
+            plans=self._plans,
             shared=self._shared,
             hooks=self._hooks,
             may_park=order.may_park,

@@ -23,10 +23,11 @@ Hear = Callable[[wire.Said], None]
 
 
 class Asks:
-    """The questions that are open on one channel."""
+    """The questions that are open on one channel; `before` is called with a run's number before it asks anything."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, before: Callable[[int], None]) -> None:
         self._channel = channel
+        self._before = before
         self._numbers = count(1)
         self._open: dict[int, tuple[asyncio.Future[Any], Hear | None]] = {}
 
@@ -38,6 +39,7 @@ class Asks:
         number = next(self._numbers)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._open[number] = (answer, hear)
+        self._before(run)
         self._channel.say({"say": "ask", "ask": number, "run": run, "what": what, "order": order})
         try:
             return await answer

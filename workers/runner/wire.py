@@ -10,11 +10,11 @@ worker to runner:
                                                       without a type: say (`solo_saved`) when those before are durable
 runner to worker:
     {"say": "ready"}                                  first of all
-    {"say": "event", "run", "type", "data", "node_id", "time"}
+    {"say": "events", "run", "events"}                what has happened: [{"type", "data", "node_id", "time"}, ...]
     {"say": "ask", "ask", "run", "what", "order"}     `what`: flush, prepare, command, python, shared, node, hook,
                                                       solo, solo_saved
     {"say": "drop", "ask"}                            nobody waits for the answer any more
-    {"say": "done", "run", "outcome"}                 last of a run
+    {"say": "done", "run", "events", "outcome"}       last of a run, with what has happened since
 
 The worker believes nothing that it hears: a runner holds other people's code. This module is the words; no I/O.
 """

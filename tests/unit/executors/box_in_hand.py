@@ -59,6 +59,10 @@ class TestProgram:
         return ended
 
 
+def said(type_: str, node_id: str | None = "a", **data: Any) -> dict[str, Any]:
+    return {"type": type_, "data": data, "node_id": node_id, "time": 0}
+
+
 def exited(code: int, stderr: bytes = b"") -> Exited:
     return Exited(code=code, stdout=b"", stderr=stderr, files={}, missing={}, usage=NO_USAGE)
 
@@ -78,7 +82,10 @@ class Inside:
         self.writer.write(data)
 
     def event(self, run: int, type_: str, node_id: str | None = "a", **data: Any) -> None:
-        self.say(say="event", run=run, type=type_, data=data, node_id=node_id, time=0)
+        self.say(say="events", run=run, events=[said(type_, node_id, **data)])
+
+    def done(self, run: int, outcome: dict[str, Any], *events: dict[str, Any]) -> None:
+        self.say(say="done", run=run, events=events, outcome=outcome)
 
     async def hear(self, do: str) -> dict[str, Any]:
         """Give the next message of this kind."""

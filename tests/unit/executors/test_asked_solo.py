@@ -65,7 +65,7 @@ async def test_a_node_is_run_and_its_words_and_its_outputs_come_back() -> None:
         run, number = await begun(box, inside, egress=NO_EGRESS)
         inside.say(say="ask", ask=5, run=number, what="solo", order=_ASKED)
         told, answer = await inside.hear("told"), await inside.hear("answer")
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
         await run
 
     assert told == {"do": "told", "ask": 5, "type": "log", "data": {"level": "info", "message": "here"}}
@@ -115,7 +115,7 @@ async def test_that_the_words_of_a_node_which_is_over_are_durable_is_no_news() -
         run, number = await begun(box, inside)
         inside.say(say="ask", ask=6, run=number, what="solo_saved", order={"ask": 5})
         answer = await inside.hear("answer")
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
 
         assert answer["value"] is None
         assert isinstance(await run, Succeeded)
@@ -127,7 +127,7 @@ async def test_a_run_is_not_over_before_its_nodes_sandboxes_are() -> None:
         run, number = await begun(box, inside)
         inside.say(say="ask", ask=5, run=number, what="solo", order=_ASKED)
         await solo.begun.wait()
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
         await run
 
         assert solo.cancelled
@@ -142,7 +142,7 @@ async def test_a_node_that_nobody_waits_for_any_more_is_stopped() -> None:
         inside.say(say="drop", ask=5)
         inside.say(say="ask", ask=6, run=number, what="flush", order=None)
         await inside.hear("answer")
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
         await run
 
     assert solo.cancelled

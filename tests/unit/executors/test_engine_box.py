@@ -36,7 +36,7 @@ async def test_a_run_tells_what_happens_and_ends() -> None:
         run, number = await begun(box, inside, sink)
         inside.event(number, "node_started", node_type="debug.log", attempt=1)
         inside.event(number, "log", level="info", message="m")
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
 
         assert await run == Succeeded(result={"n": 2})
     assert [said.type for said in sink.happenings] == [EventType.NODE_STARTED, EventType.LOG]
@@ -69,7 +69,7 @@ async def test_a_box_that_tells_of_its_runs_beginning_or_end_is_killed(type_: st
 @pytest.mark.parametrize(
     "line",
     [
-        b"not json\n", b"[]\n", b"7\n", b'{"say": 7, "run": 1}\n', b'{"say": "event", "run": 1}\n', b"{}\n",
+        b"not json\n", b"[]\n", b"7\n", b'{"say": 7, "run": 1}\n', b'{"say": "events", "run": 1}\n', b"{}\n",
         b'{"say": "done", "run": 1, "outcome": {"is": "great"}}\n', b'{"say": "ask", "ask": 1, "run": 1}\n',
         b'{"say": "ask", "ask": 1, "run": 1, "what": "rm", "order": null}\n', b"\xff\xfe\n",
     ],
@@ -98,8 +98,8 @@ async def test_a_box_tells_of_nodes_of_its_own_runs_only() -> None:
 async def test_what_a_box_says_of_a_run_that_it_does_not_have_is_not_heard() -> None:
     async with engine_box() as (box, inside):
         run, number = await begun(box, inside, MemorySink())
-        inside.say(say="done", run=number + 1, outcome={"is": "succeeded", "result": "forged"})
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number + 1, {"is": "succeeded", "result": "forged"})
+        inside.done(number, _DONE)
 
         assert await run == Succeeded(result={"n": 2})
 
@@ -108,8 +108,8 @@ async def test_the_clock_of_a_box_is_not_believed() -> None:
     sink = MemorySink()
     async with engine_box() as (box, inside):
         run, number = await begun(box, inside, sink)
-        inside.say(say="event", run=number, type="log", data={}, node_id=None, time=0)
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.event(number, "log", node_id=None)
+        inside.done(number, _DONE)
         await run
     assert sink.happenings[0].time.year > 2000
 
@@ -119,7 +119,7 @@ async def test_cancelling_a_run_stops_it_and_leaves_the_box() -> None:
         run, number = await begun(box, inside, MemorySink())
         run.cancel()
         assert (await inside.hear("cancel"))["run"] == number
-        inside.say(say="done", run=number, outcome={"is": "cancelled", "reason": "stopped"})
+        inside.done(number, {"is": "cancelled", "reason": "stopped"})
 
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -156,7 +156,7 @@ async def test_a_flush_returns_when_what_was_said_is_durable() -> None:
 
         assert await inside.hear("answer") == {"do": "answer", "ask": 5, "value": None}
         run.cancel()
-        inside.say(say="done", run=number, outcome=_DONE)
+        inside.done(number, _DONE)
         await asyncio.wait([run])
 
 

@@ -361,6 +361,21 @@ async def test_a_lost_lease_stops_the_run_at_its_next_word(rig: Rig) -> None:
     assert await rig.status(job) == "running"
 
 
+async def test_a_run_whose_executor_does_not_keep_to_its_flows_limit_is_stopped(rig: Rig) -> None:
+    body, begun, killed = held_open()
+    dispatcher = rig.dispatcher(body)
+    job, receipt = await rig.accept(), Noted()
+    dispatcher.offer(job, receipt)
+    await begun.wait()
+
+    dispatcher.stop_overdue(time.monotonic() + 60)
+    still_runs = not killed.is_set()
+    dispatcher.stop_overdue(time.monotonic() + 7200)
+
+    assert await receipt.ends.get() is RunStatus.TIMED_OUT
+    assert still_runs
+
+
 def lapse(lease: Lease) -> None:
     """Have its tenure end, as when its worker was frozen."""
     lease.tenure.until = 0.0

@@ -7,6 +7,7 @@ its runs may have. One that talks nonsense, or floods, is killed.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -16,7 +17,6 @@ from schemas.errors import Unavailable
 from schemas.flow import content_hash
 from schemas.json import JSONObject
 from schemas.outcome import Outcome, Parked
-from schemas.run import Happening
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.executors.boxed.desk import Desk, Services
@@ -161,12 +161,15 @@ class EngineBox:
 
     def _hear_of(self, flight: _Flight, what: str, message: wire.Said) -> None:
         match what:
-            case "event":
-                self._tell(flight, wire.happening_from(message))
+            case "events":
+                self._tell(flight, message["events"])
             case "ask":
                 assert self._channel is not None
                 self._desk.take(self._channel, flight.order, flight.events, message)
             case "done":
+                self._tell(flight, message["events"])
+                if flight.outcome.done():  # its claim was lost
+                    return
                 outcome = wire.outcome_from(message["outcome"])
                 if isinstance(outcome, Parked) and not _is_of(flight, outcome):
                     raise ValueError("not the waits of this run's nodes, one each")
@@ -174,15 +177,17 @@ class EngineBox:
             case _:
                 raise ValueError(f"{what!r} is not what a runner says")
 
-    def _tell(self, flight: _Flight, happening: Happening) -> None:
-        flight.told += 1
-        if happening.type not in wire.TOLD or happening.node_id not in flight.subjects or flight.told > MOST_TOLD:
-            raise ValueError("not a happening of this run's nodes, or too many of them")
+    def _tell(self, flight: _Flight, events: Sequence[wire.Said]) -> None:
+        flight.told += len(events)
+        happenings = [wire.happening_from(said) for said in events]
         now = datetime.now(UTC)
-        if abs(happening.time - now) > _CLOCK:
-            happening = replace(happening, time=now)
+        for happening in happenings:
+            if happening.type not in wire.TOLD or happening.node_id not in flight.subjects or flight.told > MOST_TOLD:
+                raise ValueError("not a happening of this run's nodes, or too many of them")
         try:
-            flight.events.emit(happening)
+            for happening in happenings:
+                late = abs(happening.time - now) > _CLOCK
+                flight.events.emit(replace(happening, time=now) if late else happening)
         except LostClaim as lost:  # another attempt has the run: it must end here, and the box live on
             flight.outcome.set_exception(lost)
 
