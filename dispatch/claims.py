@@ -30,6 +30,8 @@ class Claim:
     created_at: datetime
     cancel_reason: str | None
     concurrency_key: str | None = None
+    #: The only node of the flow that is to run, if the run is one node's.
+    node: str | None = None
 
 
 class LastChance(Exception):

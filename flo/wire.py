@@ -39,6 +39,8 @@ class WaitOf(TypedDict):
     kind: str
     until: str | None
     url: str | None
+    #: Of a child: the run whose end is awaited.
+    run_id: NotRequired[str]
 
 
 class Run(TypedDict):
@@ -60,6 +62,9 @@ class Run(TypedDict):
     started_at: str | None
     finished_at: str | None
     nodes: list[NodeRun]
+    #: Only of a run that another one has started; `node` only if it is a single node of its flow, in a pod.
+    parent_run: NotRequired[str]
+    node: NotRequired[str]
     #: Only while it is queued and a limit of its app holds it back.
     waiting_for: NotRequired[str]
     #: Only while it is waiting: what for, and where to answer.

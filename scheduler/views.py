@@ -39,6 +39,11 @@ def _read(document: JSONObject) -> FlowDocument | None:
 
 def _run_view(row: RunRecord, document: FlowDocument | None, happenings: Sequence[Happening]) -> JSONObject:
     nodes = [] if document is None else nodes_from(document, happenings)
+    # Of a run that another one has started; one that is a single node of its flow has no others.
+    caller: JSONObject = {} if row["parent_run"] is None else {"parent_run": row["parent_run"]}
+    if row["node"] is not None:
+        nodes = [node for node in nodes if node.id == row["node"]]
+        caller = {**caller, "node": row["node"]}
     # Said only while it is so.
     waiting: JSONObject = (
         {"waiting_for": row["blocked_by"]} if row["status"] == "queued" and row["blocked_by"] is not None else {}
@@ -62,5 +67,6 @@ def _run_view(row: RunRecord, document: FlowDocument | None, happenings: Sequenc
         "started_at": as_text(row["started_at"]),
         "finished_at": as_text(row["finished_at"]),
         "nodes": [node.model_dump(mode="json") for node in nodes],
+        **caller,
         **waiting,
     }

@@ -101,6 +101,14 @@ class ChildCall:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildNode:
+    """The node that waits itself, alone in a pod of its own: a run of its caller's flow that has no other node."""
+
+    #: What this try at it is given, in the words of `workers.engine.solo.words_of`.
+    given: JSONObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """What one node of a parked run waits for."""
 
@@ -114,7 +122,7 @@ class Wait:
     url: str | None = None
     #: What a person who decides is shown.
     message: str | None = None
-    child: ChildCall | None = None
+    child: ChildCall | ChildNode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,19 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias, assert_never
 
 from schemas.json import JSONObject
-from schemas.outcome import Cancelled, ChildCall, Failed, Outcome, Parked, Retry, RunError, Succeeded, Wait, WaitKind
+from schemas.outcome import (
+    Cancelled,
+    ChildCall,
+    ChildNode,
+    Failed,
+    Outcome,
+    Parked,
+    Retry,
+    RunError,
+    Succeeded,
+    Wait,
+    WaitKind,
+)  # fmt: skip
 from schemas.waitpoint import is_waitpoint
 
 Said: TypeAlias = Mapping[str, Any]
@@ -79,7 +91,11 @@ def _wait_from(said: Said) -> Wait:
     )
 
 
-def _child_from(said: Said) -> ChildCall:
+def _child_from(said: Said) -> ChildCall | ChildNode:
+    if "given" in said:
+        if not isinstance(said["given"], dict):
+            raise TypeError("what a node is given is an object")
+        return ChildNode(given=said["given"])
     version = said["version"]
     if not isinstance(version, int | None):
         raise TypeError("a version is a number")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
-from schemas.flow import Node, NodePlace
+from schemas.flow import FlowDocument, Node, NodePlace, NodeResources
 from schemas.json import JSONObject, JSONValue
 from schemas.nodes.spec import MOST_CPUS, NodeConfig, PushLimits, Refusal, SoloBounds
 from schemas.settings import Settings
@@ -86,6 +86,31 @@ def beyond(node: Node, bounds: SoloBounds) -> Iterator[Refusal]:
                 message=f"{key} is {given:g}, but a node that runs alone may have at most {most:g} here",
                 fix=f"ask for {most:g} or less, or have the operator raise {setting}",
             )
+
+
+def with_pods(document: FlowDocument, bounds: SoloBounds, *, cluster: bool) -> FlowDocument:
+    """Say of each node in a pod what it has of a machine; without a cluster, that it has a sandbox here instead.
+
+    One that asks for more than it may is left to the worker, whose sandboxes refuse it; so is a `respond`, as what it
+    answers is not all that it gives.
+    """
+    if not any(_says_pod(node) for node in document.nodes):
+        return document
+    nodes = tuple(_with_pod(node, bounds, cluster=cluster) if _says_pod(node) else node for node in document.nodes)
+    return document.model_copy(update={"nodes": nodes})
+
+
+def _says_pod(node: Node) -> bool:
+    within = node.config.get("execution_mode") if node.node_type == "http.request" else None
+    return (node.execution_mode or within) == "pod"
+
+
+def _with_pod(node: Node, bounds: SoloBounds, *, cluster: bool) -> Node:
+    in_pod = cluster and node.node_type != "respond" and not any(beyond(node, bounds))
+    asked = node.resources or NodeResources()
+    cpus = asked.cpus or (bounds.cpus if bounds.cpus < MOST_CPUS else None)
+    has = asked.model_copy(update={"memory_mb": asked.memory_mb or bounds.memory_mb, "cpus": cpus})
+    return node.model_copy(update={"execution_mode": "pod" if in_pod else "sandbox", "resources": has})
 
 
 def made_to_stay(node: Node) -> Node:

@@ -22,6 +22,7 @@ from schemas.catalog import load_catalog
 from schemas.job import Job
 from schemas.npm import NpmAllow
 from schemas.settings import ExecutionMode, Settings
+from schemas.solo import bounds_of
 from workers.dispatcher import Dispatcher
 from workers.documents import StoredDocuments
 from workers.executors.roster import Holder, Roster
@@ -87,7 +88,13 @@ class Assembly:
             owner=identity.id,
             writer=writer,
             feed=feed,
-            documents=StoredDocuments(store, catalog, max_inline_http=inline_http_cap),
+            documents=StoredDocuments(
+                store,
+                catalog,
+                max_inline_http=inline_http_cap,
+                bounds=bounds_of(settings),
+                cluster=settings.k8s_executor_image is not None,
+            ),
             executors=executors,
             concurrency=identity.concurrency,
             lease=lease,

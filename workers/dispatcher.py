@@ -26,13 +26,14 @@ from dispatch.feed import Feed
 from dispatch.leases import Owned
 from dispatch.store.session import is_outage
 from dispatch.store.writer import RunWriter
-from schemas.errors import FloError, Invalid, NotFound, Unavailable
+from schemas.errors import FloError, Invalid, NotFound, Refused, Unavailable
 from schemas.flow import FlowDocument
 from schemas.job import Job
 from schemas.json import JSONObject
 from schemas.outcome import Away, Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from schemas.run import EventType, Happening, RunStatus
 from workers.executors.base import Executor, RunOrder
+from workers.executors.solo.pod import pod_run
 from workers.linking import link
 from workers.run_log import RunLog
 from workers.tenure import Holds, Lease
@@ -335,6 +336,8 @@ class Dispatcher:
             return await executor.run(order, events)
         except Unavailable as error:
             return Retry(after=_pause(await self._retries(claim)), reason=str(error))
+        except Refused as error:
+            return Failed(error=RunError(kind=ErrorKind.FORBIDDEN, message=str(error)))
         except FloError as error:
             return Failed(error=RunError(kind=ErrorKind.INTERNAL, message=str(error)))
         except LostClaim:
@@ -366,7 +369,7 @@ class Dispatcher:
         except Invalid as error:
             raise FloError(f"version {claim.version} of flow {claim.flow!r} no longer runs here: {error}") from error
         past = await self._feed.read(claim.run_id, limit=1_000_000) if claim.last_seq > 1 else []
-        return RunOrder(
+        order = RunOrder(
             run_id=claim.run_id,
             app=claim.app,
             flow=claim.flow,
@@ -378,6 +381,7 @@ class Dispatcher:
             past=[event.happening for event in past],
             event=claim.event,
         )
+        return order if claim.node is None else pod_run(order, claim.node)
 
     async def _retries(self, claim: Claim) -> int:
         """Count how often in a row this run was put off before; attempts lost with their workers do not count."""

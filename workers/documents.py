@@ -14,6 +14,8 @@ from dispatch.store.tables import FlowRow, FlowVersionRow
 from schemas.catalog import Catalog
 from schemas.errors import NotFound
 from schemas.flow import FlowDocument
+from schemas.nodes.spec import SoloBounds
+from schemas.solo import with_pods
 from schemas.validation import read_document
 
 _versions = cast(Table, FlowVersionRow.__table__)
@@ -28,10 +30,21 @@ _KEPT = 1000
 class StoredDocuments:
     """Reads documents by app, flow and version; keeps those used last."""
 
-    def __init__(self, store: Store, catalog: Catalog, *, max_inline_http: timedelta) -> None:
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog,
+        *,
+        max_inline_http: timedelta,
+        bounds: SoloBounds,
+        cluster: bool,
+    ) -> None:
+        """`bounds` are those of nodes that run alone; `cluster` says that some of them may have pods."""
         self._store = store
         self._catalog = catalog
         self._max_inline_http = max_inline_http
+        self._bounds = bounds
+        self._cluster = cluster
         self._known: OrderedDict[_Key, FlowDocument] = OrderedDict()
         #: Versions that are being read: whoever asks meanwhile waits for the same.
         self._reading: dict[_Key, asyncio.Task[FlowDocument]] = {}
@@ -58,6 +71,7 @@ class StoredDocuments:
         if row is None:
             raise NotFound(f"flow {flow!r} of app {app!r} has no version {version}")
         document, _ = read_document(row.document, catalog=self._catalog, max_inline_http=self._max_inline_http)
+        document = with_pods(document, self._bounds, cluster=self._cluster)
         self._known[key] = document
         if len(self._known) > _KEPT:
             self._known.popitem(last=False)

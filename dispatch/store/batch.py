@@ -195,6 +195,7 @@ _CLAIMED = (
     runs.c.created_at,
     runs.c.cancel_reason,
     runs.c.concurrency_key,
+    runs.c.node,
 )
 
 

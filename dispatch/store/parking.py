@@ -5,7 +5,7 @@ Answers that have come already send it on at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,17 +13,14 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from dispatch.claims import Claim
-from dispatch.store.flows import flow_versions, flows
-from dispatch.store.runs import NewRun, attempts, job_of, outbox, put_runs, runs
+from dispatch.store.children import child_of
+from dispatch.store.runs import attempts, job_of, outbox, put_runs, runs
 from dispatch.store.upsert import insert_or
 from dispatch.store.waitpoints import take_kept, waitpoints
 from schemas.job import Job
 from schemas.json import JSONObject, JSONValue
-from schemas.outcome import ChildCall, ErrorKind, Parked, RunError, Wait, WaitKind
-from schemas.run import EventType, Happening, Lane, RunEvent, RunStatus
-
-#: Runs that may call one another in a row.
-DEEPEST = 10
+from schemas.outcome import Parked, RunError, Wait, WaitKind
+from schemas.run import EventType, Happening, RunEvent, RunStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ def park(connection: Connection, claim: Claim, parked: Parked, *, last_seq: int)
     now = datetime.now(UTC)
     run = connection.execute(select(runs).where(runs.c.id == claim.run_id)).mappings().one()
     jobs = [job for wait in parked.waits for job in _open(connection, run, wait, now)]
-    said = [_waiting(parked), *map(_resumed, take_kept(connection, claim.run_id))]
+    said = [_waiting(connection, parked), *map(_resumed, take_kept(connection, claim.run_id))]
     goes_on = len(said) > 1
     events = [RunEvent(claim.run_id, last_seq + number, one) for number, one in enumerate(said, start=1)]
     connection.execute(
@@ -71,12 +68,29 @@ def park(connection: Connection, claim: Claim, parked: Parked, *, last_seq: int)
     return Parking(status=RunStatus.QUEUED if goes_on else RunStatus.WAITING, events=events, jobs=jobs)
 
 
-def _waiting(parked: Parked) -> Happening:
-    waits: list[JSONValue] = [
-        {"node_id": wait.node_id, "kind": str(wait.kind), "until": _text(wait.until), "url": wait.url}
-        for wait in parked.waits
-    ]
+def _waiting(connection: Connection, parked: Parked) -> Happening:
+    children = _children(connection, [wait for wait in parked.waits if wait.kind is WaitKind.CHILD])
+    waits: list[JSONValue] = [_shown(wait, children.get(wait.waitpoint)) for wait in parked.waits]
     return Happening(EventType.RUN_WAITING, {"reason": parked.reason, "until": _text(parked.until), "waits": waits})
+
+
+def _shown(wait: Wait, child: str | None) -> JSONObject:
+    shown: JSONObject = {
+        "node_id": wait.node_id,
+        "kind": str(wait.kind),
+        "until": _text(wait.until),
+        "url": wait.url,
+    }
+    return shown if child is None else {**shown, "run_id": child}
+
+
+def _children(connection: Connection, waits: Sequence[Wait]) -> Mapping[str | None, str]:
+    """Give the runs whose ends are awaited, by their waitpoints."""
+    if not waits:
+        return {}
+    mine = (waitpoints.c.id.in_([wait.waitpoint for wait in waits]), waitpoints.c.child_run.is_not(None))
+    found = connection.execute(select(waitpoints.c.id, waitpoints.c.child_run).where(*mine))
+    return {row.id: row.child_run for row in found}
 
 
 def _resumed(said: JSONObject) -> Happening:
@@ -105,7 +119,7 @@ def _open(connection: Connection, run: RowMapping, wait: Wait, now: datetime) ->
         return []
     if wait.kind is not WaitKind.CHILD or wait.child is None:
         return []
-    child = _child_of(connection, run, wait.child)
+    child = child_of(connection, run, wait.node_id, wait.child)
     called = update(waitpoints).where(waitpoints.c.id == wait.waitpoint)
     if isinstance(child, RunError):
         # Kept like an answer that came early, so that the node hears of it.
@@ -114,39 +128,3 @@ def _open(connection: Connection, run: RowMapping, wait: Wait, now: datetime) ->
         return []
     connection.execute(called.values(child_run=child.id))
     return put_runs(connection, [child])
-
-
-def _child_of(connection: Connection, run: RowMapping, call: ChildCall) -> NewRun | RunError:
-    if run["depth"] >= DEEPEST:
-        message = f'{DEEPEST} runs have called one another in a row to get here, and "{call.flow}" would be one more; '
-        return RunError(kind=ErrorKind.INVALID_INPUT, message=message + "look for a flow that calls itself")
-    known = connection.execute(
-        select(flows.c.latest_version, flows.c.retired_at).where(flows.c.app == run["app"], flows.c.name == call.flow)
-    ).one_or_none()
-    if known is None or known.retired_at is not None:
-        message = f'app {run["app"]} has no flow "{call.flow}"' + (" any more: it was retired" if known else "")
-        return RunError(kind=ErrorKind.INVALID_INPUT, message=f"{message}; push it first")
-    version = known.latest_version if call.version is None else call.version
-    is_there = connection.execute(
-        select(flow_versions.c.version).where(
-            flow_versions.c.app == run["app"], flow_versions.c.flow == call.flow, flow_versions.c.version == version
-        )
-    ).first()
-    if is_there is None:
-        message = f'flow "{call.flow}" has no version {version}; the newest is {known.latest_version}'
-        return RunError(kind=ErrorKind.INVALID_INPUT, message=message)
-    return NewRun(
-        app=run["app"],
-        flow=call.flow,
-        version=version,
-        event=None,
-        lane=Lane.FLOW,
-        payload=call.payload,
-        max_attempts=run["max_attempts"] - run["attempts_before"],
-        priority=run["priority"],
-        mode=run["mode"],
-        backend_config=run["backend_config"],
-        worker_group=run["worker_group"],
-        parent_run=run["id"],
-        depth=run["depth"] + 1,
-    )

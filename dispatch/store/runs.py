@@ -56,6 +56,8 @@ class NewRun:
     taken_over: Sequence[Happening] = ()
     parent_run: str | None = None
     depth: int = 0
+    #: The only node of the flow that it is to run, with what is given to it as payload.
+    node: str | None = None
     delivery_id: str | None = None
     run_at: datetime | None = None
 
@@ -326,6 +328,7 @@ def _run_row(run: NewRun, now: datetime, packing: Packing) -> dict[str, Any]:
         "retry_of": run.retry_of,
         "parent_run": run.parent_run,
         "depth": run.depth,
+        "node": run.node,
         "delivery_id": run.delivery_id,
         "last_seq": 1 + len(run.taken_over),
         "created_at": now,

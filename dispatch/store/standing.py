@@ -52,4 +52,5 @@ _COLUMNS = (
     runs.c.created_at,
     runs.c.cancel_reason,
     runs.c.concurrency_key,
+    runs.c.node,
 )

@@ -250,9 +250,11 @@ class RunRow(Table):
     #: SHA-256 of the request that carried the idempotency key.
     request_hash: Mapped[str | None] = mapped_column(String(64))
     retry_of: Mapped[str | None] = mapped_column(String(40))
-    #: The run that started this one by a flow.call, and how many such calls lead here.
+    #: The run that started this one, by a flow.call or a node in a pod, and how many such starts lead here.
     parent_run: Mapped[str | None] = mapped_column(String(40))
     depth: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    #: Of a run that is one node, alone in a pod: which of its flow's. Its payload is what the node is given.
+    node: Mapped[str | None] = mapped_column(String(200))
     delivery_id: Mapped[str | None] = mapped_column(String(40))
     #: The number of the newest run event.
     last_seq: Mapped[int] = mapped_column(Integer, default=0)

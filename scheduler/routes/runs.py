@@ -42,11 +42,17 @@ class ShownWait(BaseModel):
     until: str | None
     #: Where the answer is to be sent.
     url: str | None
+    #: Of a child: the run whose end is awaited.
+    run_id: str | None = None
 
 
 class ShownRun(RunView):
-    """A run, and while it waits, for what."""
+    """A run, what it is a part of, and while it waits, for what."""
 
+    #: The run that waits for this one, by a flow.call or a node in a pod.
+    parent_run: str | None = None
+    #: Of a run that is one node, in a pod: which of the flow's.
+    node: str | None = None
     #: Of a queued run that stands in line: the limit of its app.
     waiting_for: str | None = None
     #: Of a waiting run.
@@ -175,6 +181,7 @@ async def retry(request: Request, run: RunId) -> Response:
         worker_group=row["worker_group"],
         concurrency_key=row["concurrency_key"],
         retry_of=run,
+        node=row["node"],
         taken_over=kept,
     )
     accepted = await spine.writer.accept(new, tracked_only=new.mode == LOCAL)

@@ -8,14 +8,24 @@ from typing import Any
 from schemas.json import JSONValue
 from schemas.outcome import ErrorKind
 from schemas.run import Happening
+from workers.engine.pod import given_in_pod, start_in_pod
 from workers.nodes.node import NodeCall, node_error
 
 
 class Alone:
-    """Stands for a node of any type. What is around a try (retries, cache, guards, rules) stays with the engine."""
+    """Stands for a node of any type. What is around a try (retries, cache, guards, rules) stays with the engine.
+
+    A pod is a run for whose end this one parks. Where that can't be, as inside another node, it gets a sandbox instead.
+    """
 
     async def run(self, call: NodeCall[Any]) -> Mapping[str, JSONValue]:
         solo, given = call.tools.solo, call.solo
+        if given is not None and call.waits is not None:
+            # Wherever it would run by now: when the run was parked, it had a pod.
+            if (ended := call.waits.answer(call.waits.child())) is not None:
+                return given_in_pod(given.order, ended)
+            if given.order.place == "pod":
+                raise start_in_pod(given.order, call.waits)
         if solo is None or given is None:
             raise node_error(
                 ErrorKind.FORBIDDEN,

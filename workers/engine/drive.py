@@ -236,13 +236,15 @@ class _Drive:
 
     def _solo(self, step: Step, start: Start) -> SoloTry:
         is_fed = bool(self._plan.graph.wires[start.node])
+        # To park and to be asked again is no new try at a node in a pod, though it is started once more.
+        attempt = self._state.failures(start.node) + 1 if step.place == "pod" and self._may_park else start.attempt
         order = SoloOrder(
             run_id=self._tools.run_id,
             app=self._tools.app,
             run_attempt=self._tools.attempt,
             node=step.node,
             place=step.place,
-            attempt=start.attempt,
+            attempt=attempt,
             payload=None if is_fed else self._payload,
             brought=self._inputs(step, start.node) if is_fed else None,
             kept=self._checkpoint.parts.get(start.node, {}),

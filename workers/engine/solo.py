@@ -34,6 +34,12 @@ class SoloOrder:
     egress: Egress
 
 
+def words_of(order: SoloOrder) -> JSONObject:
+    """Say what this try is given, for those who know the node."""
+    kept: list[JSONValue] = [[part, value] for part, value in order.kept.items()]
+    return {"attempt": order.attempt, "payload": order.payload, "brought": order.brought, "kept": kept}
+
+
 class Solo(Protocol):
     """Runs nodes alone."""
 

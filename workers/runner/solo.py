@@ -15,7 +15,7 @@ from schemas.json import JSONObject, JSONValue
 from schemas.outcome import RunError
 from schemas.run import EventType, Happening
 from workers.engine.sink import EventSink
-from workers.engine.solo import SoloOrder
+from workers.engine.solo import SoloOrder, words_of
 from workers.executors.base import RunOrder
 from workers.nodes.node import NodeError
 from workers.runner.asks import Asks
@@ -23,15 +23,7 @@ from workers.runner.wire import Said
 
 
 def solo_to(order: SoloOrder) -> JSONObject:
-    kept: list[JSONValue] = [[part, value] for part, value in order.kept.items()]
-    return {
-        "node": order.node.model_dump(mode="json"),
-        "place": order.place,
-        "attempt": order.attempt,
-        "payload": order.payload,
-        "brought": order.brought,
-        "kept": kept,
-    }
+    return {"node": order.node.model_dump(mode="json"), "place": order.place, **words_of(order)}
 
 
 def solo_from(said: Said, run: RunOrder) -> SoloOrder:

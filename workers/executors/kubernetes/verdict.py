@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from schemas.json import JSONObject
 from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError
 from workers.executors.kubernetes.facts import JobFacts, PodFacts
 
@@ -47,13 +48,16 @@ class Verdict:
     #: Nothing of the attempt is alive. Else the run may go to another only when its loan has run out: what is left of
     #: the attempt, on a node that nobody reaches, has stopped itself by then.
     sure: bool = True
+    #: The limit that was hit, as the flow names it.
+    raise_with: str | None = None
 
     def outcome(self, log: str = "") -> Outcome:
         """Give what is recorded; `log` is the end of what the container said."""
         message = f"{self.message}; the end of its log: {log[-_MOST_SAID:]}" if log else self.message
         if self.kind is None:
             return Retry(after=_AGAIN, reason=message)
-        return Failed(error=RunError(kind=self.kind, message=message))
+        details: JSONObject | None = {"raise_with": self.raise_with} if self.raise_with else None
+        return Failed(error=RunError(kind=self.kind, message=message, details=details))
 
 
 def judge(
@@ -122,6 +126,7 @@ def _of_pod(pod: PodFacts) -> Verdict | None:
         return Verdict(
             kind=ErrorKind.MEMORY_EXCEEDED,
             message=f"the run took more than its memory{most} and was ended; raise settings.resources.limits.memory",
+            raise_with="settings.resources.limits.memory",
         )
     if pod.reason == "DeadlineExceeded":
         return _too_long()
@@ -200,7 +205,7 @@ def _unplaced(pod: PodFacts, so_for: timedelta, starts_within: timedelta) -> Ver
     return Verdict(
         kind=ErrorKind.UPSTREAM,
         message=f"no node of the cluster took the run for {_seconds(starts_within)}: {_said(pod.unschedulable or '')}; "
-        "ask for less (settings.resources), or have the operator add nodes or raise K8S_START_SECONDS",
+        "ask for less (resources), or have the operator add nodes or raise K8S_START_SECONDS",
     )
 
 
@@ -209,6 +214,7 @@ def _too_long() -> Verdict:
         kind=ErrorKind.TIMED_OUT,
         message="the run's Job took longer than it may and was ended; raise settings.max_execution_time_ms if the flow "
         "needs longer",
+        raise_with="settings.max_execution_time_ms",
     )
 
 

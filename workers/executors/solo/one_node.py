@@ -18,20 +18,23 @@ from schemas.run import EventType, Happening
 from schemas.solo import made_to_stay
 from workers.engine.sink import EventSink
 from workers.engine.solo import SoloOrder
+from workers.engine.solo_errors import as_nodes, limit_of, memory_of
 from workers.executors.base import RunOrder
-from workers.nodes.node import NodeError, too_long
+from workers.nodes.node import NodeError
 
 #: How much longer than the node's own limit its run may take: the engine in there is to say it first.
 _GRACE = timedelta(seconds=1)
 _MS = timedelta(milliseconds=1)
-#: What is raised for a run that takes too long.
-_FLOWS_LIMIT = "settings.max_execution_time_ms"
 #: What a node says while it runs.
 _WORDS = frozenset({EventType.LOG, EventType.PROGRESS, EventType.DATA})
 
 
-def one_node_run(order: SoloOrder, bounds: SoloBounds) -> RunOrder:
-    """Order the run. What the node is given there is to the letter what it would have been given among the others."""
+def one_node_run(order: SoloOrder, bounds: SoloBounds, *, most_ms: int = MAX_EXECUTION_TIME_MS) -> RunOrder:
+    """Order the run. What the node is given there is to the letter what it would have been given among the others.
+
+    `most_ms` is the limit of a node that says none: a day, where the flow that it stands in has a limit of its own, and
+    is there to keep it.
+    """
     before = "before" if order.node.id != "before" else "before it"
     nodes: tuple[Node, ...] = (made_to_stay(order.node),)
     connections: tuple[Connection, ...] = ()
@@ -54,7 +57,7 @@ def one_node_run(order: SoloOrder, bounds: SoloBounds) -> RunOrder:
             name="alone",
             nodes=nodes,
             connections=connections,
-            settings=FlowSettings(max_execution_time_ms=_longest(order)),
+            settings=FlowSettings(max_execution_time_ms=_longest(order.node, most_ms)),
         ),
         payload=order.payload,
         backend_config=_wishes(order.node, bounds),
@@ -62,19 +65,6 @@ def one_node_run(order: SoloOrder, bounds: SoloBounds) -> RunOrder:
         egress=order.egress,
         may_park=False,
     )
-
-
-def limit_of(node: Node) -> timedelta | None:
-    """Tell how long the node may take, if it says so."""
-    limit: JSONValue = node.resources.timeout_ms if node.resources is not None else None
-    match node.config:
-        case {"timeout_ms": int() | float() as given} if limit is None:
-            limit = given
-        case {"timeout": int() | float() as given} if limit is None:
-            limit = given * 1000
-    if not isinstance(limit, int | float):
-        return None
-    return timedelta(milliseconds=min(limit, MAX_EXECUTION_TIME_MS))  # a config is not checked before it is read
 
 
 class Listener:
@@ -104,7 +94,7 @@ class Listener:
             case Succeeded():
                 raise NodeError(RunError(kind=ErrorKind.INTERNAL, message="its run ended without a word of it"))
             case Failed(error=error):
-                raise NodeError(_as_nodes(error, self._node, self._bounds))
+                raise NodeError(as_nodes(error, self._node, self._bounds))
             case Retry(reason=reason) | Cancelled(reason=reason):
                 raise NodeError(RunError(kind=ErrorKind.LOST, message=f"the node's own sandbox was lost: {reason}"))
             case Parked():
@@ -125,41 +115,9 @@ def _wishes(node: Node, bounds: SoloBounds) -> JSONObject:
     """Ask for what the node has, in the words of the executors; what it does not say is the most that it may."""
     asked = node.resources or NodeResources()
     cpus = asked.cpus or (bounds.cpus if bounds.cpus < MOST_CPUS else None)
-    return {"memory_mb": _memory_mb(node, bounds), **({"cpus": cpus} if cpus else {})}
+    return {"memory_mb": memory_of(node, bounds), **({"cpus": cpus} if cpus else {})}
 
 
-def _memory_mb(node: Node, bounds: SoloBounds) -> int:
-    return (node.resources and node.resources.memory_mb) or bounds.memory_mb
-
-
-def _longest(order: SoloOrder) -> int:
-    limit = limit_of(order.node)
-    if limit is None:
-        return MAX_EXECUTION_TIME_MS  # the flow that the node stands in has a limit, and is there to keep it
-    return min((limit + _GRACE) // _MS, MAX_EXECUTION_TIME_MS)
-
-
-def _as_nodes(error: RunError, node: Node, bounds: SoloBounds) -> RunError:
-    """Word an error for whoever wrote the node: its run, and that run's limits, are none of his.
-
-    The sandbox may have been made to say anything, so its numbers are not taken from it.
-    """
-    details = error.details or {}
+def _longest(node: Node, most_ms: int) -> int:
     limit = limit_of(node)
-    by_resources = node.resources is not None and node.resources.timeout_ms is not None
-    match error.kind, details.get("raise_with"):
-        case ErrorKind.MEMORY_EXCEEDED, "FLO_BOX_MEMORY_MB":
-            most = _memory_mb(node, bounds)
-            message = (
-                f"the node's own sandbox used more memory than its limit of {most:,} MB, engine and code together; use "
-                "less, or raise resources.memory_mb"
-            )
-            told: JSONObject = {**details, "limit": most, "raise_with": "resources.memory_mb"}
-            return RunError(kind=error.kind, message=message, details=told)
-        case ErrorKind.TIMED_OUT, str(key) if limit and (key == _FLOWS_LIMIT or (by_resources and "timeout" in key)):
-            key = "resources.timeout_ms" if by_resources else "timeout_ms in its config"
-            return too_long(limit, raise_with=key).error.model_copy(
-                update={"details": {**details, "limit_ms": limit // _MS, "raise_with": key}}
-            )
-        case _:
-            return error.model_copy(update={"node_id": None})
+    return most_ms if limit is None else min((limit + _GRACE) // _MS, MAX_EXECUTION_TIME_MS)
