@@ -13,16 +13,18 @@ from sqlalchemy import select
 from dispatch.bell import LocalBell
 from dispatch.claims import Claim, LostClaim
 from dispatch.feed import Feed
+from dispatch.store.limits import put_limits
 from dispatch.store.release import lose_runs, request_cancel
 from dispatch.store.runs import NewRun, list_attempts, outbox, read_run, runs
 from dispatch.store.session import Store
 from dispatch.store.waitpoints import Closed, answer, read_open, waitpoints
 from dispatch.store.writer import RunWriter
 from scheduler.waking import wake
+from schemas.app import AppLimits
 from schemas.errors import Conflict, NotFound
 from schemas.job import Job
 from schemas.json import JSONObject
-from schemas.outcome import ChildCall, ErrorKind, Failed, Parked, Retry, RunError, Succeeded, Wait, WaitKind
+from schemas.outcome import ChildCall, ChildNode, ErrorKind, Failed, Parked, Retry, RunError, Succeeded, Wait, WaitKind
 from schemas.run import EventType, Happening, RunEvent, RunStatus
 from schemas.waitpoint import child_waitpoint, new_token, opening, waitpoint_of
 from tests.making import add_flow, new_run
@@ -107,6 +109,11 @@ def call(claim: Claim, **more: Any) -> Wait:
     waitpoint = child_waitpoint(claim.run_id, "call", 1)
     child = ChildCall(**{"flow": "greet", "payload": {"n": 1}, **more})
     return Wait(node_id="call", kind=WaitKind.CHILD, waitpoint=waitpoint, child=child)
+
+
+def pod(claim: Claim, **given: Any) -> Wait:
+    waitpoint = child_waitpoint(claim.run_id, "say", 1)
+    return Wait(node_id="say", kind=WaitKind.CHILD, waitpoint=waitpoint, child=ChildNode(given=given))
 
 
 async def test_a_parked_run_holds_no_worker_and_says_what_it_waits_for(rig: Rig) -> None:
@@ -380,3 +387,32 @@ async def test_a_child_that_fails_is_an_answer_too(rig: Rig) -> None:
     (resumed,) = await rig.told(claim.run_id, EventType.RUN_RESUMED)
     assert isinstance(resumed["answer"], dict)
     assert resumed["answer"]["status"] == "failed"
+
+
+async def test_a_node_in_a_pod_is_a_run_of_its_callers_flow_that_executes_as_a_job(rig: Rig) -> None:
+    await add_flow(rig.store)
+    claim = await rig.claim(new_run(mode="inline", backend_config={"runtime_class": "kata"}))
+    await rig.park(claim, pod(claim, attempt=1))
+    (child,) = await rig.children(claim.run_id)
+    row = await rig.row(child)
+    taken = await rig.take(child)
+
+    assert (row["flow"], row["version"], row["node"]) == ("greet", 1, "say")
+    assert (row["mode"], row["backend_config"]) == ("kubernetes_job", {"runtime_class": "kata"})
+    assert (taken.node, taken.payload) == ("say", {"attempt": 1})
+    (waiting,) = await rig.told(claim.run_id, EventType.RUN_WAITING)
+    assert waiting["waits"] == [{"node_id": "say", "kind": "child", "until": None, "url": None, "run_id": child}]
+
+
+@pytest.mark.parametrize(("modes", "may"), [(("inline",), False), (("inline", "kubernetes_job"), True)])
+async def test_the_operators_list_of_modes_holds_for_nodes_too(rig: Rig, modes: Any, may: bool) -> None:
+    await add_flow(rig.store)
+    async with rig.store.write() as connection:
+        await put_limits(connection, "shop", AppLimits(modes=modes))
+    claim = await rig.claim()
+
+    status = await rig.park(claim, pod(claim))
+
+    assert status is (RunStatus.WAITING if may else RunStatus.QUEUED)
+    resumed = await rig.told(claim.run_id, EventType.RUN_RESUMED)
+    assert ["may have no pods" in str(said["answer"]) for said in resumed] == ([] if may else [True])

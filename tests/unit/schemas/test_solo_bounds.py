@@ -13,7 +13,7 @@ from schemas.flow import Node, NodeResources
 from schemas.flow_schema import flow_schema
 from schemas.nodes.spec import SoloBounds
 from schemas.settings import load_settings
-from schemas.solo import bounds_of, made_to_stay, place_of
+from schemas.solo import bounds_of, made_to_stay, place_of, with_pods
 from schemas.validation import read_document
 
 
@@ -198,3 +198,40 @@ def test_a_document_says_nothing_of_it_when_its_nodes_do_not() -> None:
     document, _ = read(flow(code("a"), node("b"), wires=(wire("a.output", "b.message"),)))
 
     assert "execution_mode" not in document.model_dump(mode="json", exclude_none=True)["nodes"][0]
+
+
+def podded(raw: dict[str, Any], *, cluster: bool = True, **bounds: Any) -> Node:
+    (found,) = with_pods(read(flow(raw))[0], SoloBounds(**bounds), cluster=cluster).nodes
+    return found
+
+
+def test_a_node_in_a_pod_is_told_what_it_has_when_it_does_not_say() -> None:
+    said = {"memory_mb": 512, "cpus": 2.5, "timeout_ms": 1000}
+
+    assert podded(http(execution_mode="pod")).resources == NodeResources(memory_mb=SoloBounds().memory_mb)
+    assert podded(http(execution_mode="pod"), cpus=4.0).resources == NodeResources(
+        memory_mb=SoloBounds().memory_mb, cpus=4.0
+    )
+    assert podded(http(execution_mode="pod", resources=said)).resources == NodeResources(**said)
+
+
+@pytest.mark.parametrize("said", [{"execution_mode": "pod"}, {"config": {"execution_mode": "pod"}}])
+def test_a_pod_is_one_where_there_is_a_cluster_and_else_a_sandbox(said: dict[str, Any]) -> None:
+    assert podded(http(**said)).execution_mode == "pod"
+    assert podded(http(**said), cluster=False).execution_mode == "sandbox"
+
+
+def test_what_asks_for_more_than_it_may_is_left_to_the_sandboxes_that_refuse_it() -> None:
+    much = http(execution_mode="pod", resources={"memory_mb": 1024})
+
+    assert podded(much, memory_mb=512).execution_mode == "sandbox"
+
+
+def test_what_answers_has_no_pod_as_its_run_would_give_only_the_answer() -> None:
+    assert podded({**node("a", "respond"), "execution_mode": "pod"}).execution_mode == "sandbox"
+
+
+def test_a_flow_without_pods_stays_as_it_is() -> None:
+    document = read(flow(code("a"), http(id="b", execution_mode="sandbox")))[0]
+
+    assert with_pods(document, SoloBounds(), cluster=True) is document

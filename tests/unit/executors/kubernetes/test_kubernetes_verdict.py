@@ -198,3 +198,22 @@ def test_no_object_breaks_the_reading(shown: dict[str, Any]) -> None:
 
     assert facts is None or facts.job == "job"
     job_facts(shown)
+
+
+@pytest.mark.parametrize(
+    ("job", "pod", "limit"),
+    [
+        (FAILED, ended(137, "OOMKilled"), "settings.resources.limits.memory"),
+        (JOB, a_pod(reason="DeadlineExceeded"), "settings.max_execution_time_ms"),
+    ],
+)
+def test_a_limit_that_was_hit_is_named_for_those_who_word_it_otherwise(
+    job: JobFacts, pod: PodFacts, limit: str
+) -> None:
+    verdict = judged(job, pod)
+    assert verdict is not None
+
+    outcome = verdict.outcome()
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.details == {"raise_with": limit}
