@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flo.calls import put_limits
 from flo.client import FloClient
 from tests.e2e.flo_program import FloDev, flo_dev, until
 from tests.k8s_double.running import Double, running_double
@@ -255,6 +256,26 @@ def test_a_dead_worker_is_not_missed_by_a_node_in_its_pod(
     assert (run["status"], run["error"]) == ("succeeded", None)
     assert outside.counted == {"first": 1, "held": 1, "last": 1}
     assert jobs_asked(double) - before == 1
+
+
+def test_a_run_that_is_a_job_itself_ends_it_before_the_job_of_its_node_begins(
+    client: FloClient, double: Double, outside: Outside
+) -> None:
+    pod = request("held", outside.url("held"), execution_mode="pod", resources=SMALL)
+    whole = {"resources": {"limits": {"cpu": "1", "memory": "2Gi"}}}
+    client.push("whole", {"name": "whole", "nodes": [pod, code("x", "export default () => 1")], "settings": whole})
+    client.put_event("whole", kind="invoke", flow="whole")
+    client.send(put_limits("shop", {"modes": ["inline", "kubernetes_job"]}))
+
+    run_id = client.invoke_async("whole", {}, mode="kubernetes_job")["run_id"]
+    assert outside.arrived.wait(90)
+    waiting(client, run_id)
+    lives = until(lambda: found if (found := double.state()["lives"].get(run_id)) else None)
+    outside.let_go.set()
+
+    assert len(lives) == 1
+    run = over(client, run_id)
+    assert (run["status"], run["attempt"], outside.counted["held"]) == ("succeeded", 2, 1)
 
 
 def test_inside_another_node_a_sandbox_stands_in_for_the_pod(client: FloClient, double: Double) -> None:

@@ -74,11 +74,10 @@ class Attempts:
         self.answer(wait, status=status, result=None, error=error)
 
     async def to_the_end(self, payload: JSONValue = None) -> Outcome:
-        """Have the cluster run what the run waits for, as long as it does."""
+        """Have the cluster run what the run waits for, one after the other, and tell of each end at once."""
         outcome = await self.attempt(payload)
         while isinstance(outcome, Parked):
-            for wait in outcome.waits:
-                await self._run_in_pod(wait)
+            await self._run_in_pod(outcome.waits[0])
             outcome = await self.attempt(payload)
         return outcome
 
@@ -129,6 +128,18 @@ async def test_an_attempt_that_comes_to_the_same_try_again_waits_for_the_same_ru
     assert await attempts.park() == await attempts.park()
 
 
+async def test_pods_that_are_ready_together_run_together_and_each_once() -> None:
+    attempts = Attempts(flow(in_pod("a"), in_pod("b")), script(echo=echo))
+    both = await attempts.attempt()
+    assert isinstance(both, Parked)
+
+    attempts.answer(both.waits[1], result={"n": 1})
+    left = await attempts.park()
+
+    assert [wait.node_id for wait in both.waits] == ["a", "b"]
+    assert left == both.waits[0]
+
+
 async def test_what_its_run_gives_is_what_the_node_gives() -> None:
     attempts = Attempts(flow(in_pod("a"), node("b", "echo"), wires=(wire("a.n", "b.n"),)), script(echo=echo))
 
@@ -176,6 +187,16 @@ async def test_a_run_that_was_lost_or_stopped_fails_its_node_and_is_named(kind: 
     assert isinstance(outcome, Failed)
     assert outcome.error.kind is ErrorKind.INTERNAL
     assert outcome.error.message == f"the run of the node's own pod (run_child) is {status}: why"
+
+
+async def test_a_run_that_says_nothing_of_its_node_has_not_succeeded() -> None:
+    attempts = Attempts(flow(in_pod("a")), script(echo=echo))
+
+    attempts.answer(await attempts.park(), result="forged")
+    outcome = await attempts.attempt()
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error.kind is ErrorKind.INTERNAL
 
 
 async def test_where_no_run_can_be_parked_it_has_a_sandbox_instead() -> None:
