@@ -74,12 +74,14 @@ def show(run_id: RunId, *, url: Url = None, key: Key = None, as_json: AsJSON = F
     error = run["error"]
     print(f"run       {run['run_id']}")
     print(f"flow      {run['app']}/{run['flow']} version {run['version']}, by event {run['event']}")
+    if "parent_run" in run:
+        print(f"part of   {run['parent_run']}" + (f", as its node {run['node']}" if "node" in run else ""))
     print(f"status    {run['status']}, attempt {run['attempt']}, lane {run['lane']}, executor {run['executor']}")
     if "waiting_for" in run:
         print(f"waits for {run['waiting_for']}")
     for wait in run.get("waits", ()):
         until = f" until {local_time(wait['until'])}" if wait["until"] else ""
-        print(f"waits for {wait['kind']} at {wait['node_id']}{until}  {wait['url'] or ''}")
+        print(f"waits for {wait['kind']} at {wait['node_id']}{until}  {wait['url'] or wait.get('run_id', '')}")
     print(f"times     {local_time(run['created_at'])}, took {elapsed(run['started_at'], run['finished_at'])}")
     print(f"payload   {json.dumps(run['payload'], ensure_ascii=False)}")
     print(f"result    {json.dumps(run['result'], ensure_ascii=False)}")

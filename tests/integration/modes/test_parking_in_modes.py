@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.outcome import Parked, Succeeded, WaitKind
+from schemas.outcome import ChildNode, Parked, Succeeded, WaitKind
 from schemas.run import EventType, Happening
 from schemas.settings import ExecutionMode
 from tests.integration.modes.in_mode import SANDBOXED, opened
@@ -55,3 +55,16 @@ async def test_a_run_that_calls_another_parks_with_what_that_gets(mode: Executio
     (wait,) = parked.waits
     assert wait.child is not None
     assert (wait.child.flow, wait.child.payload) == ("other", {"n": 1})
+
+
+@pytest.mark.parametrize("mode", SANDBOXED)
+async def test_a_node_in_a_pod_parks_its_run_with_what_it_is_given(mode: ExecutionMode, home: Path) -> None:
+    say = {"id": "say", "node_type": "debug.log", "execution_mode": "pod"}
+    async with opened(mode, home) as here:
+        parked = await here.run(here.order_flow({"name": "pod", "nodes": [say]}, payload={"message": "m"}))
+
+    assert isinstance(parked, Parked), parked
+    (wait,) = parked.waits
+    assert wait.child == ChildNode(
+        given={"attempt": 1, "payload": {"message": "m"}, "brought": None, "kept": []}
+    )  # fmt: skip
