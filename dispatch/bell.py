@@ -109,7 +109,7 @@ class RedisBell:
 
     def listen(self, topic: Topic, listener: Listener) -> None:
         self._listeners[topic].append(listener)
-        if self._ears is None:
+        if self._ears is None and topic in self._topics:
             self._ears = asyncio.create_task(self._hear(), name="bell")
 
     async def aclose(self) -> None:

@@ -36,10 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _tick(settings: Settings) -> None:
+    from dispatch.bell import open_bell
+    from dispatch.queues.celery_app import control_url
     from scheduler.loops import run_duties
     from scheduler.spine import open_spine
 
-    async with open_spine(settings) as spine:
+    bell = open_bell(control_url(settings), topics=())  # it rings, and follows nothing
+    async with open_spine(settings, bell=bell) as spine:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, spine.stopping.set)

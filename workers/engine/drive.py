@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, assert_never
 
 import structlog
@@ -230,7 +231,7 @@ class _Drive:
             opened=self._opened,
             answers=self._checkpoint.answers,
             woken=self._checkpoint.woken,
-            child=child_waitpoint(self._tools.run_id, step.id, self._state.round, self._state.failures(node)),
+            child=partial(child_waitpoint, self._tools.run_id, step.id, self._state.round, self._state.failures(node)),
             say=lambda data: self._say(EventType.DATA, step.id, data),
         )
 

@@ -22,10 +22,10 @@ class NodeWaits:
         opened: Set[str],
         answers: Mapping[str, JSONObject],
         woken: datetime | None,
-        child: str,
+        child: Callable[[], str],
         say: Say,
     ) -> None:
-        """`child` is the waitpoint of the run that the node starts, if it starts one."""
+        """`child` names the waitpoint of the run that the node starts, if it starts one."""
         self.begun = begun
         self._opened = opened
         self._answers = answers
@@ -47,4 +47,4 @@ class NodeWaits:
         return until is not None and self._woken is not None and self._woken >= until
 
     def child(self) -> str:
-        return self._child
+        return self._child()

@@ -81,7 +81,7 @@ class ModeExecutor:
             return Failed(error=error)
         egress = egress_to(limits.egress if limits.egress is not None else self._settings.reach)
         executor = await self._executor(mode)
-        return await executor.run(replace(order, egress=egress), events)
+        return await executor.run(order if order.egress == egress else replace(order, egress=egress), events)
 
     async def aclose(self) -> None:
         opened = await asyncio.gather(*self._open.values(), return_exceptions=True)

@@ -127,7 +127,8 @@ class Desk:
 
     async def settle(self, order: RunOrder) -> None:
         """Stop what is open for this run, and return when it has stopped: nothing of it outlives the run."""
-        await _stop([task for asker, task in self._open.values() if asker is order])
+        if self._open:
+            await _stop([task for asker, task in self._open.values() if asker is order])
 
     async def aclose(self) -> None:
         """Stop everything, and return when it has stopped."""
