@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
@@ -108,7 +108,9 @@ class _Held:
     claim: Claim
     #: Whether the tenure in which it was claimed goes on.
     holds: Holds
-    task: asyncio.Task[Outcome | Away] | None = None
+    #: What executes it, while it does; and whether that was told to stop.
+    task: asyncio.Task[None] | None = None
+    is_cancelled: bool = False
     #: When its executor must have ended it by, by the monotonic clock.
     overdue_at: float = math.inf
     #: Why it was stopped, and what that makes of it; None while nobody stops it.
@@ -118,7 +120,7 @@ class _Held:
         if self.stopped is None:
             self.stopped = because
             if self.task is not None:
-                self.task.cancel()
+                self.is_cancelled = self.task.cancel()
 
 
 class Dispatcher:
@@ -213,7 +215,7 @@ class Dispatcher:
             if key in mine:
                 if (reason := mine[key].cancel_reason) is not None:
                     held.stop(Cancelled(reason=reason))
-            elif key in before and held.task is not None and not held.task.done():
+            elif key in before and held.task is not None:
                 _abandon(held, "taken away")
         adrift = {(one.run_id, one.attempt) for one in owned if one.run_id not in self._held}
         seen_twice = adrift & self._doubtful
@@ -304,13 +306,13 @@ class Dispatcher:
 
     async def _execute(self, held: _Held, events: RunLog) -> Outcome | Away | LostClaim:
         """Run one attempt to its end, whatever that end is; raises only when this worker itself is cancelled."""
-        held.task = asyncio.create_task(self._attempt(held, events), name=f"run {held.claim.run_id}")
         if held.stopped is not None:
-            held.task.cancel()
+            return held.stopped
+        held.task = task = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            outcome = await held.task
+            outcome = await self._attempt(held, events)
         except asyncio.CancelledError:
-            if held.stopped is None:
+            if held.stopped is None or task.cancelling() > held.is_cancelled:
                 raise
             return held.stopped
         except LostClaim as lost:
@@ -319,7 +321,9 @@ class Dispatcher:
             # Its sandbox may have been ended just because the tenure was over.
             return outcome if held.holds() else held.stopped or LostClaim(held.claim.run_id)
         finally:
-            await _finish(held.task)
+            held.task = None  # from here on, there is nothing to stop
+            if held.is_cancelled:
+                task.uncancel()
 
     async def _attempt(self, held: _Held, events: RunLog) -> Outcome | Away:
         claim = held.claim
@@ -407,13 +411,6 @@ class Dispatcher:
 def _abandon(held: _Held, reason: str) -> None:
     log.warning("run.abandoned", run_id=held.claim.run_id, attempt=held.claim.attempt, reason=reason)
     held.stop(LostClaim(held.claim.run_id))
-
-
-async def _finish(task: asyncio.Task[Outcome | Away]) -> None:
-    """Confirm that an attempt is over, also when whoever waited for it was cancelled."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def _pause(retries: int) -> timedelta:

@@ -21,6 +21,9 @@ def recall(document: FlowDocument, past: Iterable[Happening]) -> Checkpoint:
     A node that failed for good is tried anew, unless the flow went on without it: whoever attempts the run once more
     wants that. So is every failed node of a run that had already ended. One that was only stopped is always run again.
     """
+    past = list(past)
+    if not past:
+        return Checkpoint()
     place = {node.id: index for index, node in enumerate(document.nodes)}
     awaited = _awaited(document)
     continues = document.settings.on_error == "ContinueOnError"

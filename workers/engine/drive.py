@@ -337,8 +337,8 @@ class _Drive:
     # What is told
 
     def _result(self) -> JSONValue:
-        ids, types = zip(*((step.id, step.type.type) for step in self._plan.steps), strict=True)
-        return result_of(self._plan.graph, ids, types, self._state.outputs, skipped=self._state.skipped)
+        plan = self._plan
+        return result_of(plan.graph, plan.ids, plan.types, self._state.outputs, skipped=self._state.skipped)
 
     def _say_error(self, type_: EventType, action: Pause | GiveUp, **more: JSONValue) -> None:
         error = action.error.model_dump(mode="json", exclude_none=True)

@@ -52,6 +52,9 @@ class Plan:
     steps: Sequence[Step]
     #: The nodes whose connections from an empty output port are not taken.
     branching: Set[int]
+    #: Of each step.
+    ids: Sequence[str]
+    types: Sequence[str]
 
 
 class Plans:
@@ -112,7 +115,14 @@ def plan_of(document: FlowDocument, registry: Registry) -> Plan:
         raise Invalid(problems, what="flow document")
     every = document.settings.strategy == "conditional"
     branching = {index for index, step in enumerate(steps) if every or step.type.branching}
-    return Plan(document=document, graph=graph_of(document), steps=steps, branching=branching)
+    return Plan(
+        document=document,
+        graph=graph_of(document),
+        steps=steps,
+        branching=branching,
+        ids=[step.id for step in steps],
+        types=[step.type.type for step in steps],
+    )
 
 
 def _inner(flow: str, node: DocumentNode, config: NodeConfig, registry: Registry) -> Mapping[str, Plan]:
