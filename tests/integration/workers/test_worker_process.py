@@ -132,6 +132,21 @@ async def test_flower_hears_of_runs_that_end_during_a_drain(home: Path, database
     assert [kind for kind in kinds if kind.startswith("task-")] == ["task-received", "task-started", "task-succeeded"]
 
 
+async def test_who_listens_only_later_hears_of_the_jobs_from_then_on_each_from_its_beginning(
+    lane: Lane, worker: WorkerProcess, redis_url: str
+) -> None:
+    unheard = [await lane.send() for _ in range(300)]
+    for run_id in unheard:
+        await lane.ended(run_id)
+
+    with worker_events(redis_url) as events:
+        await asyncio.to_thread(kinds_until, events, "worker-heartbeat")
+        heard = [await lane.send() for _ in range(50)]
+        told = await asyncio.to_thread(told_until, events, {f"{run_id}.1" for run_id in heard})
+
+    assert set(told.values()) == {("task-received", "task-started", "task-succeeded")}
+
+
 async def test_what_a_stopped_worker_had_not_claimed_goes_to_the_next(
     home: Path, database_url: str, redis_url: str
 ) -> None:
@@ -202,6 +217,16 @@ def kinds_until(events: Iterator[dict[str, object]], last: str) -> list[str]:
     while last not in kinds:
         kinds.append(str(next(events)["type"]))
     return kinds
+
+
+def told_until(events: Iterator[dict[str, object]], jobs: set[str]) -> dict[str, tuple[str, ...]]:
+    """Listen until these jobs are over; give what was told of each."""
+    told: dict[str, tuple[str, ...]] = dict.fromkeys(jobs, ())
+    while not all("task-succeeded" in kinds for kinds in told.values()):
+        event = next(events)
+        if (job := str(event.get("uuid"))) in told:
+            told[job] = (*told[job], str(event["type"]))
+    return told
 
 
 def children_of(parent: int) -> list[int]:

@@ -285,6 +285,26 @@ async def test_a_cancelled_run_is_killed_and_recorded(rig: Rig) -> None:
     assert await rig.status(job) == "cancelled"
 
 
+async def test_an_executor_that_lets_go_when_it_is_told_to_stop_has_its_word_recorded(rig: Rig) -> None:
+    async def let_go(order: RunOrder, events: EventSink) -> Outcome:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return Succeeded(result="it was just done")
+        raise AssertionError
+
+    begun = asyncio.Event()
+    dispatcher = rig.dispatcher(let_go)
+    job, receipt = await rig.accept(), Noted()
+    dispatcher.offer(job, receipt)
+    await begun.wait()
+
+    dispatcher.cancel(job.run_id, "enough")
+
+    assert await receipt.ends.get() is RunStatus.SUCCEEDED
+
+
 async def test_a_cancellation_whose_hint_was_lost_is_found_at_the_next_heartbeat(rig: Rig) -> None:
     body, begun, _ = held_open()
     dispatcher = rig.dispatcher(body)
