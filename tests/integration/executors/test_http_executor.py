@@ -28,6 +28,7 @@ from schemas.run import EventType, Happening
 from tests.proxies import SilentProxy
 from workers.engine.sink import MemorySink
 from workers.executors.base import RunOrder
+from workers.runner.server.clock import HEADER, Clock, FarClock
 from workers.runner.server.words import order_to
 
 FOREVER = {"id": "it", "node_type": "time.delay", "config": {"delay_ms": 600_000}}
@@ -212,6 +213,40 @@ async def test_a_worker_that_has_lost_its_lease_loses_the_run(program: Program) 
 
         assert isinstance(await run, Retry)
         assert await running(program.url) == 0
+
+
+async def test_an_order_that_a_frozen_executor_finds_too_late_is_not_executed(program: Program) -> None:
+    async with opened_http([program.url]) as place, httpx.AsyncClient(timeout=30) as client:
+        there = FarClock()
+        there.learn((await client.get(f"{program.url}/health")).headers[HEADER])
+        order = place.order(QUICK)
+        sent = body(order, hold_s=1, held_until=there.after(0.2))
+        os.kill(program.process.pid, signal.SIGSTOP)
+        asking = asyncio.create_task(client.post(f"{program.url}/execute", json=sent, headers=signed(order)))
+        await asyncio.sleep(0.5)  # until it is held no more
+
+        os.kill(program.process.pid, signal.SIGCONT)
+        answer = await asking
+
+    assert answer.status_code == 409
+    assert "comes late" in answer.json()["detail"]
+
+
+async def test_an_executor_that_was_started_anew_refuses_the_time_of_another_and_shows_its_own(
+    program: Program,
+) -> None:
+    async with opened_http([program.url]) as place, httpx.AsyncClient(timeout=30) as client:
+        order = place.order(QUICK)
+        sent = body(order, hold_s=60, held_until=Clock().told())
+
+        refused = await client.post(f"{program.url}/execute", json=sent, headers=signed(order))
+        there = FarClock()
+        there.learn(refused.headers[HEADER])
+        again = body(order, hold_s=60, held_until=there.after(60))
+        taken = await client.post(f"{program.url}/execute", json=again, headers=signed(order))
+
+    assert (refused.status_code, taken.status_code) == (412, 200)
+    assert "started anew" in refused.json()["detail"]
 
 
 async def test_a_full_executor_says_so_and_the_run_waits_for_its_turn(program: Program) -> None:

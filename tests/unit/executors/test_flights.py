@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from schemas.run import EventType, Happening
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.runner.server import flights as flights_module
+from workers.runner.server.clock import AnotherClock, Clock, FarClock
 from workers.runner.server.flight import Flight
 from workers.runner.server.flights import Fenced, Flights, Full, SharedTenure
 from workers.runner.server.words import Held, Order, order_to
@@ -286,3 +288,34 @@ async def test_what_is_kept_for_later_runs_may_act_while_there_are_none(limits: 
 
     assert tenure.begin()()
     await flights.aclose()
+
+
+async def test_an_order_that_is_read_when_its_sender_holds_it_no_more_is_refused(
+    flights: Flights, executor: ScriptedExecutor
+) -> None:
+    until = FarClock()
+    until.learn(flights.clock.told())
+
+    with pytest.raises(Fenced, match="comes late"):
+        flights.begin(sent(hold_s=60, held_until=until.after(-0.001)))
+
+    assert flights.running == 0
+
+
+async def test_a_word_that_is_read_late_holds_for_no_longer_than_it_said(
+    flights: Flights, executor: ScriptedExecutor
+) -> None:
+    there = FarClock()
+    there.learn(flights.clock.told())
+    flight = flights.begin(sent(hold_s=60, held_until=there.after(10)))
+    said_long_ago = there.after(-5 + 60)
+
+    flights.hold(Held(runs=[(flight.run_id, 1)], for_s=60, until=said_long_ago))
+
+    assert flight.held_until is not None and flight.held_until < time.monotonic() + 56
+    executor.may_stop.set()
+
+
+async def test_a_word_by_the_clock_of_an_executor_that_was_here_before_is_refused(flights: Flights) -> None:
+    with pytest.raises(AnotherClock):
+        flights.begin(sent(hold_s=60, held_until=Clock().told()))

@@ -18,6 +18,7 @@ from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
 from schemas.json import JSONObject, dumps, loads
 from workers.executors.http.errors import Dropped, Gone, Nonsense, NotStarted, is_nobody_there
+from workers.runner.server.clock import HEADER, FarClock
 from workers.runner.server.words import NDJSON
 
 log = structlog.get_logger()
@@ -26,6 +27,8 @@ log = structlog.get_logger()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 15.0
 #: Seconds between two words on what is still held, and for which one may take.
 _HOLD_EVERY = 1.0
+#: Seconds to be told the time, and until one that was started anew is asked again.
+_ASK_WITHIN, _ANOTHER_CLOCK = 5.0, 0.05
 #: The part of the lease's rest that an executor is told of: it needs time to end what is let go.
 _PART = 0.8
 #: Seconds that ending it may take.
@@ -52,6 +55,7 @@ class Endpoint:
         self.closed_until = 0.0
         self.reason = ""
         self._http = http
+        self._clock = FarClock()
         self._lease_left = lease_left
         self._hold_token = hold_token
         self._failures = 0
@@ -63,15 +67,22 @@ class Endpoint:
 
     @asynccontextmanager
     async def execute(
-        self, key: Key, body: Callable[[float], bytes], token: str
+        self, key: Key, body: Callable[[float, str | None], bytes], token: str
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """Send an order; give what is told of the attempt. Raises NotStarted, Dropped or LostClaim."""
+        """Send an order; give what is told of the attempt. Raises NotStarted, Dropped or LostClaim.
+
+        `body` writes it, with for how long it is held, and until when by the executor's clock.
+        """
+        if not self._clock.is_known:
+            await self._ask_the_time()
         hold_s = self._seconds_left()
+        content = body(hold_s, self._clock.after(hold_s))
         request = self._http.build_request(
-            "POST", f"{self.url}/execute/stream", content=body(hold_s), headers=_signed(token)
+            "POST", f"{self.url}/execute/stream", content=content, headers=_signed(token)
         )
         try:
             response = await self._http.send(request, stream=True)
+            self._clock.learn(response.headers.get(HEADER))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable(error) from error
         except httpx.TransportError as error:
@@ -165,17 +176,27 @@ class Endpoint:
             try:
                 token = await self._hold_token()
                 held = list(self._held)
-                said: JSONObject = {"runs": [list(key) for key in held], "for_s": for_s}
+                until = self._clock.after(for_s)
+                said: JSONObject = {"runs": [list(key) for key in held], "for_s": for_s, "until": until}
                 # Noted before it is sent, and also if no answer comes: it may have been heard.
                 heard_by = time.monotonic() + _HOLD_EVERY
                 self._until.update({key: max(self._until.get(key, 0.0), heard_by + for_s) for key in held})
                 answer = await self._http.post(
                     f"{self.url}/hold", content=dumps(said), headers=_signed(token), timeout=_HOLD_EVERY
                 )
+                self._clock.learn(answer.headers.get(HEADER))
                 if answer.status_code != HTTPStatus.OK:
                     log.warning("hold.refused", executor=self.url, status=answer.status_code)
             except (httpx.TransportError, Unavailable) as error:
                 log.warning("hold.missed", executor=self.url, error=str(error) or type(error).__name__)
+
+    async def _ask_the_time(self) -> None:
+        """Have the executor show its clock before it is sent anything. Raises NotStarted."""
+        try:
+            answer = await self._http.get(f"{self.url}/health", timeout=_ASK_WITHIN)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        self._clock.learn(answer.headers.get(HEADER))
 
     async def _taken(self, response: httpx.Response) -> None:
         """Raise unless the executor took the attempt."""
@@ -186,6 +207,10 @@ class Endpoint:
         match response.status_code:
             case HTTPStatus.CONFLICT:
                 raise LostClaim(said)
+            case HTTPStatus.PRECONDITION_FAILED:  # it was started anew, and has just shown its clock
+                self.reason = f"the executor at {self.url} has another clock than before"
+                self.closed_until = time.monotonic() + _ANOTHER_CLOCK
+                raise NotStarted(self.reason)
             case HTTPStatus.SERVICE_UNAVAILABLE:
                 self.reason = f"the executor at {self.url} is full or busy: {said}"
                 self.closed_until = time.monotonic() + _retry_after(response)

@@ -190,8 +190,8 @@ class _Remote:
         now = datetime.now(UTC)
         self._events.emit(replace(happening, time=now) if abs(happening.time - now) > _CLOCK else happening)
 
-    def _body(self, hold_s: float) -> bytes:
-        return order_to(self._order, self._limits, hold_s=max(hold_s, 0.1))
+    def _body(self, hold_s: float, held_until: str | None) -> bytes:
+        return order_to(self._order, self._limits, hold_s=max(hold_s, 0.1), held_until=held_until)
 
     async def _stop(self) -> None:
         """Confirm that the attempt is dead, also when whoever waits is cancelled again."""

@@ -8,14 +8,17 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dispatch.run_tokens import HoldRight, RunRight
 from schemas.errors import FloError, Refused, Unavailable
 from schemas.json import JSONObject, dumps, loads
 from workers.runner.channel import line_of
+from workers.runner.server.clock import HEADER, AnotherClock, Clock
 from workers.runner.server.flight import Flight
 from workers.runner.server.flights import Fenced, Flights, Full
 from workers.runner.server.trust import Trust
@@ -43,6 +46,7 @@ _STATUS: dict[type[FloError], HTTPStatus] = {
     Unknown: HTTPStatus.NOT_FOUND,
     Fenced: HTTPStatus.CONFLICT,
     Malformed: HTTPStatus.UNPROCESSABLE_ENTITY,
+    AnotherClock: HTTPStatus.PRECONDITION_FAILED,
     Full: HTTPStatus.SERVICE_UNAVAILABLE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -77,6 +81,7 @@ class Routes:
                 Route("/metrics", self.metrics),
             ],
             exception_handlers={FloError: _problem},
+            middleware=[Middleware(_ShowsClock, clock=self._flights.clock)],
         )
 
     async def execute(self, request: Request) -> Response:
@@ -184,6 +189,23 @@ class Routes:
         if right is None:
             raise NotSigned("the request carries no token that is good here: Authorization: Bearer <run token>")
         return right
+
+
+class _ShowsClock:
+    """Says in every answer what time it is here."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def shown(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told = (HEADER.encode(), self._clock.told().encode())
+                message = {**message, "headers": [*message["headers"], told]}
+            await send(message)
+
+        await self._app(scope, receive, shown)
 
 
 async def _as_sse(flight: Flight) -> AsyncIterator[bytes]:

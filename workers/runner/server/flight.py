@@ -36,10 +36,10 @@ class Flight:
         """How many bytes it keeps."""
         return sum(map(len, self._lines))
 
-    def hold(self, seconds: float | None) -> None:
-        """Note for how long the sender has it; it is never held for less than before."""
-        if seconds is not None:
-            self.held_until = max(self.held_until or 0.0, time.monotonic() + seconds)
+    def hold(self, until: float | None) -> None:
+        """Note until when, by the monotonic clock, the sender has it; it is never held for less than before."""
+        if until is not None:
+            self.held_until = max(self.held_until or 0.0, until)
 
     def is_let_go(self) -> bool:
         """Tell whether the sender's last word has run out: another may have the run by now."""

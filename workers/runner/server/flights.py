@@ -7,6 +7,7 @@ begins when nothing of that is left. An attempt that its worker holds no longer 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from datetime import timedelta
@@ -17,6 +18,7 @@ from schemas.app import AppLimits
 from schemas.errors import FloError, Unavailable
 from schemas.outcome import Cancelled, ErrorKind, Failed, Outcome, Retry, RunError
 from workers.executors.base import LocalExecutor, RunOrder
+from workers.runner.server.clock import Clock
 from workers.runner.server.flight import Flight
 from workers.runner.server.words import Held, Order
 from workers.tenure import Holds
@@ -37,7 +39,7 @@ class Full(FloError):
 
 
 class Fenced(FloError):
-    """A newer attempt at this run is here."""
+    """A newer attempt at this run is here, or its order came when its sender held it no more."""
 
 
 class SharedTenure:
@@ -76,6 +78,7 @@ class Flights:
         """`limits` is told what each order says that the operator of its app allows."""
         self._executor = executor
         self._limits = limits
+        self.clock = Clock()
         self._tenure = tenure or SharedTenure()
         self._tenure.is_over = self._all_let_go
         self.capacity = capacity
@@ -87,8 +90,11 @@ class Flights:
         self._watching = asyncio.create_task(self._watch(), name="what nobody holds")
 
     def begin(self, order: Order) -> Flight:
-        """Execute an attempt, or join it. Raises Full or Fenced."""
+        """Execute an attempt, or join it. Raises Full, Fenced or AnotherClock."""
         self._tenure.look()
+        held_until = self._until(order.hold_s, order.held_until)
+        if held_until is not None and held_until < time.monotonic():
+            raise Fenced(f"the order of attempt {order.attempt} of run {order.run_id} comes late: it is held no more")
         key = (order.run_id, order.attempt)
         newest = self._newest.get(order.run_id, 0)
         if order.attempt < newest or (order.attempt == newest and key not in self._flights):
@@ -105,7 +111,7 @@ class Flights:
             task = asyncio.create_task(self._execute(given, flight, older), name=f"run {order.run_id}")
             flight.begin(task)
             task.add_done_callback(lambda _: self._ended(flight))
-        flight.hold(order.hold_s)
+        flight.hold(held_until)
         return flight
 
     def find(self, run_id: str, attempt: int) -> Flight | None:
@@ -114,14 +120,21 @@ class Flights:
     def hold(self, held: Held) -> list[tuple[str, int]]:
         """Note what its worker still has; answer what is unknown here, or was let go of: the word may be old."""
         self._tenure.look()
+        until = self._until(held.for_s, held.until)
         unknown = []
         for run_id, attempt in held.runs:
             flight = self.find(run_id, attempt)
             if flight is not None and (flight.outcome is not None or not flight.is_let_go()):
-                flight.hold(held.for_s)
+                flight.hold(until)
             else:
                 unknown.append((run_id, attempt))
         return unknown
+
+    def _until(self, seconds: float | None, told: str | None) -> float | None:
+        """Give the time until which something is held; by this clock, if it is told so, and else from now."""
+        if told is not None:
+            return self.clock.moment(told)
+        return None if seconds is None else time.monotonic() + seconds
 
     async def stop(self, run_id: str, attempt: int) -> Flight | None:
         """End an attempt and return when nothing of it is left; one that is still on its way here will be refused."""

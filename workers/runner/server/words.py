@@ -20,6 +20,8 @@ from workers.executors.base import RunOrder
 from workers.runner import wire
 from workers.runner.channel import line_of
 
+#: How a time is said (`clock.py`).
+CLOCK = r"^[0-9a-f]{1,64}:-?[0-9]{1,15}(\.[0-9]{1,9})?$"
 #: Seconds between two words of an attempt that has nothing to say.
 ALIVE_EVERY = 2.0
 NDJSON = "application/x-ndjson"
@@ -44,6 +46,8 @@ class Order(BaseModel):
     limits: AppLimits = AppLimits()
     #: Seconds for which the sender holds the attempt unless it says more (`POST /hold`); None is until it ends.
     hold_s: float | None = Field(default=None, gt=0, le=3600)
+    #: The same as a time of this executor's own clock (`clock.py`), which counts however late the order is read.
+    held_until: str | None = Field(default=None, pattern=CLOCK)
     #: The sender says when lines are durable; else nobody does, and the attempt does not wait for it.
     confirms: bool = False
 
@@ -69,6 +73,8 @@ class Held(BaseModel):
 
     runs: list[tuple[str, int]] = Field(max_length=100_000)
     for_s: float = Field(gt=0, le=3600)
+    #: As `held_until` of an order.
+    until: str | None = Field(default=None, pattern=CLOCK)
 
 
 def order_words(order: RunOrder, limits: AppLimits) -> JSONObject:
@@ -87,9 +93,9 @@ def order_words(order: RunOrder, limits: AppLimits) -> JSONObject:
     }
 
 
-def order_to(order: RunOrder, limits: AppLimits, *, hold_s: float) -> bytes:
+def order_to(order: RunOrder, limits: AppLimits, *, hold_s: float, held_until: str | None = None) -> bytes:
     """Write an order as a worker sends it that listens, and says for how long it holds the attempt."""
-    return line_of({**order_words(order, limits), "hold_s": hold_s, "confirms": True})
+    return line_of({**order_words(order, limits), "hold_s": hold_s, "held_until": held_until, "confirms": True})
 
 
 ALIVE = line_of({"say": "alive"}) + b"\n"
