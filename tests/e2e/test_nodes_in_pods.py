@@ -185,7 +185,8 @@ def test_its_error_is_the_same_as_in_a_sandbox(client: FloClient) -> None:
 
 
 def test_too_much_memory_is_worded_for_the_node(client: FloClient) -> None:
-    eats = {"command": "python3 -c \"x = b'x' * 500_000_000; import time; time.sleep(60)\""}
+    # Its own limit is higher than its pod's, so that the pod's is what it meets.
+    eats = {"command": "python3 -c \"x = b'x' * 500_000_000; import time; time.sleep(60)\"", "memory_mb": 2000}
     node = {"id": "eats", "node_type": "shell.exec", "config": eats, "execution_mode": "pod"}
     pushed(client, "eats", {**node, "resources": {"memory_mb": 300}})
 

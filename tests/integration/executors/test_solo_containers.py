@@ -84,7 +84,8 @@ async def test_its_memory_is_its_own_and_named_so(docker_server: DockerServer, t
 async def test_the_apps_own_word_on_where_it_may_connect_holds_there(
     docker_server: DockerServer, tmp_path: Path
 ) -> None:
-    ask = {"id": "it", "node_type": "http.request", "config": {"url": "http://127.0.0.1:1/"}, "execution_mode": "pod"}
+    config = {"url": "http://127.0.0.1:1/"}
+    ask = {"id": "it", "node_type": "http.request", "config": config, "execution_mode": "sandbox"}
     async with opened(docker_server, tmp_path, FLO_ALLOW_PRIVATE_NETWORK="true") as place:
         place.limits["acme"] = AppLimits(egress="none")
         error = await place.error(place.order(ask))
