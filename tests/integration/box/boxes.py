@@ -28,8 +28,9 @@ LIMITS: dict[str, Any] = {
 }  # fmt: skip
 
 
-#: Parts of where Docker and its kind mount a container's root, its shared memory and its network.
-_A_DAEMONS = ("/overlay2/", "/containers/", "/netns/")
+#: Parts of where Docker and its kind mount a container's root, its shared memory and its network; and its data on
+#: itself, of a daemon that other tests start and stop (`tests/servers.py`).
+_A_DAEMONS = ("/overlay2/", "/containers/", "/netns/", "/flo-docker-")
 
 
 def limits(**changes: Any) -> BoxLimits:
@@ -68,7 +69,9 @@ async def opened(way: str, **given: Any) -> AsyncIterator[NamespaceBox]:
         yield box
     finally:
         await box.aclose()
-    assert _footprint() == before
+    after = _footprint()
+    left = {what: (before[what], after[what]) for what in before if after[what] != before[what]}
+    assert not left, left
 
 
 def _footprint() -> dict[str, Any]:
