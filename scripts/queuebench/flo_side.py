@@ -18,6 +18,8 @@ WARM = 0.2
 #: Seconds between two looks at how far a backlog is, for each of its jobs: a look at a long one costs more.
 _LOOK = 1e-5
 _LEASE = 10.0
+#: Seconds without a job done after which a drain is given up.
+_STANDSTILL = 120.0
 
 
 async def measure_flo(carrier: str, db: str, *, jobs: int, idle: int, workers: int) -> dict[str, Any]:
@@ -62,10 +64,11 @@ async def _accept(rig: Rig, count: int) -> float:
 async def _drain(rig: Rig, count: int) -> dict[str, float]:
     """Wait until all is done; give the rate at which SQL recorded the ends, and what the workers used."""
     workers = [worker.pid for worker in rig.workers]
-    while (done := await _over(rig)) < count * WARM:  # noqa: ASYNC110
+    patience = _Patience(rig)
+    while patience.at(done := await _over(rig)) < count * WARM:
         await asyncio.sleep(count * _LOOK)
     before = use_of(workers)
-    while (left := count - await _over(rig)) > count * WARM:  # noqa: ASYNC110
+    while (left := count - patience.at(await _over(rig))) > count * WARM:
         await asyncio.sleep(count * _LOOK)
     after = use_of(workers)
     await _all_over(rig)
@@ -90,6 +93,23 @@ async def _idle(rig: Rig, count: int) -> list[float]:
     await _all_over(rig)
     starts = dict(await rig.database.read("SELECT id, started_at FROM runs"))
     return [(_seconds(starts[run]) - at) * 1000 for run, at in sent.items()][10:]
+
+
+class _Patience:
+    """Gives up on a drain that stands still, with what the processes said last."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._most = -1
+        self._since = time.monotonic()
+
+    def at(self, done: int) -> int:
+        """Note how far it is, and give that."""
+        if done > self._most:
+            self._most, self._since = done, time.monotonic()
+        elif time.monotonic() - self._since > _STANDSTILL:
+            raise RuntimeError(f"no job was done for {_STANDSTILL:g} s:\n{self._rig.last_words()}")
+        return done
 
 
 async def _over(rig: Rig) -> int:
