@@ -65,10 +65,10 @@ async def _drain(rig: Rig, count: int) -> dict[str, float]:
     """Wait until all is done; give the rate at which SQL recorded the ends, and what the workers used."""
     workers = [worker.pid for worker in rig.workers]
     patience = _Patience(rig)
-    while patience.at(done := await _over(rig)) < count * WARM:
+    while patience.at(done := await _over(rig)) < count * WARM:  # noqa: ASYNC110
         await asyncio.sleep(count * _LOOK)
     before = use_of(workers)
-    while (left := count - patience.at(await _over(rig))) > count * WARM:
+    while (left := count - patience.at(await _over(rig))) > count * WARM:  # noqa: ASYNC110
         await asyncio.sleep(count * _LOOK)
     after = use_of(workers)
     await _all_over(rig)
