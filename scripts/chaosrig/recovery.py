@@ -30,6 +30,7 @@ async def kill_in_calm(rig: Rig, load: Load, kills: int) -> list[Killed]:
     """Kill one worker after the other under load, with nothing else going wrong; say who was killed."""
     before = len(rig.killed)
     for number in range(kills):
+        await rig.workers_up()  # calm is when those that are left can take the runs at once
         feeding = asyncio.create_task(load.feed(_RUNS))
         # In the middle of it: every caller has sent some.
         await asyncio.sleep(0.5)

@@ -104,6 +104,16 @@ class Rig:
             await asyncio.sleep(0.1)
         raise RuntimeError(f"the API did not become ready:\n{self.last_words()}")
 
+    async def workers_up(self) -> None:
+        """Wait until every worker has its row in SQL, and so is about to take jobs: a start may take some seconds."""
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            known = {row[0] for row in await self.database.read("SELECT pid FROM workers WHERE stopped_at IS NULL")}
+            if {worker.pid for worker in self.workers} <= known:
+                return
+            await asyncio.sleep(0.1)
+        raise RuntimeError(f"a worker did not start:\n{self.last_words()}")
+
     async def kill_worker(self, place: int) -> None:
         """Kill a worker with its whole family, and start another in its place."""
         await self.end_worker(place)
