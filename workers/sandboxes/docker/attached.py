@@ -20,6 +20,7 @@ class Attached(asyncio.Protocol):
         self._hear = hear
         self._transport: asyncio.Transport | None = None
         self._partial = bytearray()
+        self._input_ended = False
         #: Done when nothing more can come: the container has ended, or its daemon can't be heard any more.
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -29,11 +30,12 @@ class Attached(asyncio.Protocol):
         return attached
 
     def write(self, data: bytes) -> None:
-        """Send to the container's stdin."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Send to the container's stdin; once that has ended, nothing is sent."""
+        if self._transport is not None and not self._transport.is_closing() and not self._input_ended:
             self._transport.write(data)
 
     def end_input(self) -> None:
+        self._input_ended = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
 
