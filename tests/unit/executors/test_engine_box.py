@@ -196,6 +196,12 @@ async def test_a_run_that_is_stopped_once_the_lease_is_lost_takes_its_box_along(
         assert box.is_buried
 
 
+async def test_no_box_is_given_to_a_worker_that_has_no_lease() -> None:
+    with pytest.raises(Unavailable, match="lease ran out"):
+        async with engine_box(holds=lambda: False):
+            pass
+
+
 async def test_a_box_whose_lease_was_lost_takes_no_run_in_the_next_tenure() -> None:
     lease = Lease(timedelta(hours=1))
     async with engine_box(holds=lease.begin()) as (box, _):

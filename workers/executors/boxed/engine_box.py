@@ -71,7 +71,7 @@ class EngineBox:
 
     @classmethod
     async def start(cls, program: BoxedProgram, services: Services, egress: Egress, holds: Holds) -> EngineBox:
-        """Meet the program in a box; raise Unavailable if it never says that it is ready.
+        """Meet the program in a box; raise Unavailable if it never says that it is ready, or comes too late.
 
         `holds` was begun before the box: in the worker's next tenure it has no way out any more.
         """
@@ -80,6 +80,8 @@ class EngineBox:
             box._channel = await Channel.open(program.channel.dup(), hear=box._hear, lost=box._hung_up)
             async with asyncio.timeout(PATIENCE):
                 await box._ready
+            if not holds():  # whoever wants a box would find this one dead, and ask for another at once
+                raise Unavailable("the worker's lease ran out")
         except BaseException as problem:
             await box.aclose()
             if isinstance(problem, TimeoutError):
