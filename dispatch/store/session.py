@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -54,11 +55,11 @@ class Store:
         SettingsError for an URL that names no known database, Unavailable when it can't be reached or written.
         """
         address = _address(url)
-        if address.get_backend_name() == "sqlite":
-            _make_folder(address)
         options: Options = {"flo_blob_threshold": blob_threshold}
         engine = _engine(address, options)
         try:
+            if address.get_backend_name() == "sqlite":
+                await asyncio.to_thread(_make_file, Path(address.database or ""))
             await migrate(engine)
         except (OSError, DBAPIError, sqlite3.Error) as error:
             await engine.dispose()
@@ -130,12 +131,23 @@ def _address(url: str) -> URL:
     return address.set(drivername=driver)
 
 
-def _make_folder(address: URL) -> None:
-    path = Path(address.database or "")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(_explain(address, error)) from error
+def _make_file(path: Path) -> None:
+    """Make a database that is not there yet, and have it write ahead: it stays so, whoever opens it.
+
+    Of several processes that turn a database to this at once, SQLite refuses all but one without waiting.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    patience = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
 
 def _engine(address: URL, options: Options) -> AsyncEngine:
@@ -165,7 +177,6 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode = WAL")
         # An accepted run survives a power cut, not only a crash of the process.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")

@@ -124,7 +124,7 @@ class StreamingInstance:
 
     async def invoke(self, event: bytes) -> AsyncIterator[bytes]:
         exited = asyncio.create_task(self._process.wait())
-        exited.add_done_callback(lambda _: self._api.break_off("Runtime.ExitError", _how(self._process.returncode)))
+        exited.add_done_callback(self._break_off)
         loop = asyncio.get_running_loop()
         message = f"Task timed out after {self._timeout}.00 seconds"
         ending = loop.call_later(self._timeout, self._api.break_off, "Sandbox.Timedout", message)
@@ -137,6 +137,10 @@ class StreamingInstance:
             ending.cancel()
             exited.cancel()
 
+    def _break_off(self, exited: asyncio.Task[int]) -> None:
+        if not exited.cancelled():  # else the invocation is over, and another may have begun
+            self._api.break_off("Runtime.ExitError", _how(exited.result()))
+
     async def close(self) -> None:
         await _end(self._process)
         await self._api.aclose()
@@ -147,8 +151,8 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
-def _how(code: int | None) -> str:
-    if code is not None and code < 0:
+def _how(code: int) -> str:
+    if code < 0:
         name = signal.strsignal(-code) or str(-code)
         return f"RequestId: test Error: Runtime exited with error: signal: {name.lower()}"
     return f"RequestId: test Error: Runtime exited with error: exit status {code}"

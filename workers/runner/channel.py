@@ -28,6 +28,8 @@ class Channel(asyncio.Protocol):
         self._size = 0
         self._outgoing: list[bytes] = []
         self._mad = False
+        #: The other end went before it had read all that was said to it.
+        self.is_unread = False
 
     @classmethod
     async def open(
@@ -70,6 +72,8 @@ class Channel(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # A stream socket of Linux is reset, and not just ended, by an end that is closed with something in it.
+        self.is_unread = bool(self._outgoing) or isinstance(exc, ConnectionResetError | BrokenPipeError)
         self._lost(self._mad)
 
     def _flush(self) -> None:

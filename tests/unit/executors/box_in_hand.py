@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -50,6 +50,8 @@ class TestProgram:
     def end(self, how: CommandOutcome) -> None:
         """End as a box does: everything in it is dead, and its socket closed."""
         if not self._over.done():
+            with suppress(OSError):
+                self.inside.shutdown(socket.SHUT_RDWR)  # for the test's own end, too
             self.inside.close()
             self._over.set_result(how)
 

@@ -53,10 +53,10 @@ class ScriptedBox:
         for end in self._open:
             end.set_result(Succeeded(result=None))
 
-    def die(self, how: CommandOutcome) -> None:
+    def die(self, how: CommandOutcome, *, began: bool = True) -> None:
         self.is_dead = True
         for end in self._open:
-            end.set_exception(BoxDied(how, alone=len(self.orders) == 1))
+            end.set_exception(BoxDied(how, alone=len(self.orders) == 1, began=began))
 
     def kill(self) -> None:
         self.is_dead = self.is_buried = True
@@ -224,6 +224,29 @@ async def test_a_box_that_was_lost_through_our_fault_is_worth_another_attempt(bo
     boxes[0].die(Stopped(error=error, stdout=b"", stderr=b"", usage=NO_USAGE))
 
     assert isinstance(await run, Retry)
+    await executor.aclose()
+
+
+async def test_a_run_is_not_guilty_of_the_death_of_boxes_that_never_had_it(per_app: BoxPerApp, boxes: Boxes) -> None:
+    run = started(per_app, order())
+    for number in range(3):
+        await settled()
+        boxes[number].die(exited(-9), began=False)
+    await settled()
+    boxes[3].finish()
+
+    assert await run == Succeeded(result=None)
+
+
+async def test_a_run_whose_boxes_all_die_before_they_have_it_is_put_off(boxes: Boxes) -> None:
+    executor = BoxPerRun(BoxSupply(boxes.make, ready=0), _TERMS)
+    run = started(executor, order())
+    for number in range(3):
+        await settled()
+        boxes[number].die(exited(-9), began=False)
+
+    assert isinstance(await run, Retry)
+    assert all(box.is_dead for box in boxes)
     await executor.aclose()
 
 

@@ -114,6 +114,41 @@ async def test_the_clock_of_a_box_is_not_believed() -> None:
     assert sink.happenings[0].time.year > 2000
 
 
+async def test_a_box_that_dies_with_its_order_unread_never_began_with_the_run() -> None:
+    program = TestProgram()
+    program.inside.send(b'{"say": "ready"}\n')
+    services = Services(preparer=NoPreparer(), commands=NoBox())
+    box = await EngineBox.start(program, services, PUBLIC_EGRESS, without_end())
+    run = asyncio.create_task(box.run(order(), MemorySink(), {}))
+    await asyncio.sleep(0.01)
+    program.inside.close()
+    program.end(exited(-9))
+
+    with pytest.raises(BoxDied) as died:
+        await run
+    assert died.value.alone
+    assert not died.value.began
+
+
+async def test_a_box_that_dies_with_its_order_read_began_with_the_run() -> None:
+    async with engine_box() as (box, inside):
+        run, _ = await begun(box, inside, MemorySink())
+        inside.program.end(exited(-9))
+
+        with pytest.raises(BoxDied) as died:
+            await run
+    assert died.value.began
+
+
+async def test_what_a_box_says_before_it_dies_is_heard() -> None:
+    async with engine_box() as (box, inside):
+        run, number = await begun(box, inside, MemorySink())
+        inside.done(number, _DONE)
+        inside.program.end(exited(-9))
+
+        assert await run == Succeeded(result={"n": 2})
+
+
 async def test_cancelling_a_run_stops_it_and_leaves_the_box() -> None:
     async with engine_box() as (box, inside):
         run, number = await begun(box, inside, MemorySink())

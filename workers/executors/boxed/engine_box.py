@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -50,6 +51,8 @@ class _Flight:
     #: What its happenings may be about.
     subjects: frozenset[str | None]
     told: int = 0
+    #: The box has said something of it.
+    heard: bool = False
 
 
 class EngineBox:
@@ -66,6 +69,7 @@ class EngineBox:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._burial = asyncio.create_task(self._bury(), name="engine box")
         self._is_gone = False
+        self._hung = asyncio.Event()
         #: Runs that it was ever given.
         self.given = 0
 
@@ -159,6 +163,7 @@ class EngineBox:
             case what:
                 flight = self._flights.get(message["run"])
                 if flight is not None and not flight.outcome.done():  # else it was stopped
+                    flight.heard = True
                     self._hear_of(flight, what, message)
 
     def _hear_of(self, flight: _Flight, what: str, message: wire.Said) -> None:
@@ -196,6 +201,7 @@ class EngineBox:
     def _hung_up(self, mad: bool) -> None:
         """Kill a box that is mad at once; one whose engine is gone gets a moment to tell how it ended."""
         self._is_gone = True
+        self._hung.set()
         if mad:
             self.kill()
         else:
@@ -203,7 +209,11 @@ class EngineBox:
 
     async def _bury(self) -> CommandOutcome:
         ending = await self._program.wait()
+        unread = False
         if self._channel is not None:
+            with suppress(TimeoutError):  # what it has said is heard to the end
+                await asyncio.wait_for(self._hung.wait(), LAST_WORDS)
+            unread = self._channel.is_unread
             self._channel.close()
         await self._desk.aclose()
         if not self._ready.done():
@@ -211,7 +221,8 @@ class EngineBox:
             self._ready.exception()  # looked at here, in case nobody waits for it any more
         for flight in self._flights.values():
             if not flight.outcome.done():
-                flight.outcome.set_exception(BoxDied(ending, alone=self.given == 1))
+                died = BoxDied(ending, alone=self.given == 1, began=flight.heard or not unread)
+                flight.outcome.set_exception(died)
         return ending
 
 

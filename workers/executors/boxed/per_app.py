@@ -16,6 +16,7 @@ from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.executors.boxed.engine_box import EngineBox
 from workers.executors.boxed.overdue import in_time
+from workers.executors.boxed.per_run import BoxPerRun
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
 from workers.executors.boxed.verdict import BoxDied, describe, verdict
@@ -36,6 +37,7 @@ class BoxPerApp:
     def __init__(self, supply: BoxSupply, terms: Terms, *, kept: timedelta = KEPT, most_idle: int = MOST_IDLE) -> None:
         self._supply = supply
         self._terms = terms
+        self._alone = BoxPerRun(supply, terms)
         self._kept = kept
         self._most_idle = most_idle
         self._boxes: dict[tuple[str, Egress], asyncio.Future[EngineBox]] = {}
@@ -47,27 +49,18 @@ class BoxPerApp:
         kept = _Kept(events)
         try:
             async with self._of_app(order) as box:
-                return await self._in(box, order, kept)
+                return await in_time(order, box.run(order, kept, self._terms.of(order)))
         except BoxDied as died:
-            if died.alone:
+            if died.alone and died.began:
                 return verdict(died.ending, self._terms.memory_mb)
             log.warning("box.died", app=order.app, run_id=order.run_id, reason=describe(died.ending))
-        box = await self._supply.take(Kind.for_run(order))
-        try:
-            return await self._in(box, replace(order, past=[*order.past, *kept.happenings]), events)
-        except BoxDied as died:
-            return verdict(died.ending, self._terms.memory_mb)
-        finally:
-            await box.aclose()
+        return await self._alone.run(replace(order, past=[*order.past, *kept.happenings]), events)
 
     async def aclose(self) -> None:
         for timer in self._resting.values():
             timer.cancel()
         await asyncio.gather(*self._closings)
         await self._supply.aclose()
-
-    async def _in(self, box: EngineBox, order: RunOrder, events: EventSink) -> Outcome:
-        return await in_time(order, box.run(order, events, self._terms.of(order)))
 
     @asynccontextmanager
     async def _of_app(self, order: RunOrder) -> AsyncIterator[EngineBox]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
-from schemas.outcome import Outcome
+from schemas.outcome import Outcome, Retry
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.executors.boxed.engine_box import EngineBox
@@ -12,6 +13,9 @@ from workers.executors.boxed.overdue import in_time
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
 from workers.executors.boxed.verdict import BoxDied, verdict, with_hindsight
+
+#: Boxes that a run is given before it is put off.
+_MOST_BOXES = 3
 
 
 class BoxPerRun:
@@ -26,15 +30,20 @@ class BoxPerRun:
         self._on_given = on_given
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
-        box = await self._supply.take(Kind.for_run(order))
-        self._on_given(box, order)
-        try:
-            outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
-        except BoxDied as died:
-            outcome = verdict(died.ending, self._terms.memory_mb)
-        finally:
-            ending = await box.aclose()
-        return with_hindsight(outcome, ending, self._terms.memory_mb)
+        """Execute a run in a box that dies with it; one that died before it had its order is replaced, some times."""
+        for _ in range(_MOST_BOXES):
+            box = await self._supply.take(Kind.for_run(order))
+            self._on_given(box, order)
+            try:
+                outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
+            except BoxDied as died:
+                if not died.began:
+                    continue
+                outcome = verdict(died.ending, self._terms.memory_mb)
+            finally:
+                ending = await box.aclose()
+            return with_hindsight(outcome, ending, self._terms.memory_mb)
+        return Retry(after=timedelta(seconds=1), reason="boxes were killed before they could begin with the run")
 
     async def aclose(self) -> None:
         await self._supply.aclose()

@@ -18,11 +18,13 @@ _SYMPTOMS = frozenset({ErrorKind.USER, ErrorKind.KILLED, ErrorKind.LOST, ErrorKi
 class BoxDied(Exception):
     """A box ended while runs were in it."""
 
-    def __init__(self, ending: CommandOutcome, *, alone: bool) -> None:
+    def __init__(self, ending: CommandOutcome, *, alone: bool, began: bool = True) -> None:
         super().__init__(describe(ending))
         self.ending = ending
         #: The run that hears of it is the only one that the box ever had.
         self.alone = alone
+        #: The box may have begun with it; if not, whoever killed the box, this run did not.
+        self.began = began
 
 
 def describe(ending: CommandOutcome) -> str:
