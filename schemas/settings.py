@@ -27,8 +27,10 @@ class ExecutionMode(StrEnum):
 
     def is_weaker_than(self, other: ExecutionMode) -> bool:
         """Tell whether less stands between code and machine than in another mode."""
-        order = tuple(ExecutionMode)
-        return order.index(self) < order.index(other)
+        return _STRENGTH[self] < _STRENGTH[other]
+
+
+_STRENGTH = {mode: strength for strength, mode in enumerate(ExecutionMode)}
 
 
 class ExecutorName(StrEnum):

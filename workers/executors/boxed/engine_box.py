@@ -65,7 +65,8 @@ class EngineBox:
         self._channel: Channel | None = None
         self._numbers = count(1)
         self._flights: dict[int, _Flight] = {}
-        self._known: set[str] = set()
+        #: The documents that the box was told, and what the happenings of their runs may be about.
+        self._known: dict[str, frozenset[str | None]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._burial = asyncio.create_task(self._bury(), name="engine box")
         self._is_gone = False
@@ -118,13 +119,13 @@ class EngineBox:
             raise Unavailable("the box of this run is dead")
         number = next(self._numbers)
         self.given += 1
-        subjects = frozenset([None, *(node.id for node in order.document.nodes)])
+        key = _key(order)
+        subjects = self._known.get(key)
+        if subjects is None:
+            subjects = self._known[key] = frozenset([None, *(node.id for node in order.document.nodes)])
+            self._channel.say({"do": "know", "key": key, "document": order.document.model_dump(mode="json")})
         flight = _Flight(order, events, asyncio.get_running_loop().create_future(), subjects)
         self._flights[number] = flight
-        key = _key(order)
-        if key not in self._known:
-            self._known.add(key)
-            self._channel.say({"do": "know", "key": key, "document": order.document.model_dump(mode="json")})
         self._channel.say({"do": "run", "run": number, "key": key, "order": _order(order, terms)})
         try:
             return await asyncio.shield(flight.outcome)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -48,8 +46,7 @@ class BoxPerApp:
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
         kept = _Kept(events)
         try:
-            async with self._of_app(order) as box:
-                return await in_time(order, box.run(order, kept, self._terms.of(order)))
+            return await self._together(order, kept)
         except BoxDied as died:
             if died.alone and died.began:
                 return verdict(died.ending, self._terms.memory_mb)
@@ -62,15 +59,14 @@ class BoxPerApp:
         await asyncio.gather(*self._closings)
         await self._supply.aclose()
 
-    @asynccontextmanager
-    async def _of_app(self, order: RunOrder) -> AsyncIterator[EngineBox]:
-        """Give the box of an app, and let it rest when its last run has left."""
+    async def _together(self, order: RunOrder, events: EventSink) -> Outcome:
+        """Execute a run in the box of its app, which rests when its last run has left."""
         key = (order.app, order.egress)
         if timer := self._resting.pop(key, None):
             timer.cancel()
         box = await self._find(key, order)
         try:
-            yield box
+            return await in_time(order, box.run(order, events, self._terms.of(order)))
         finally:
             if box.runs == 0:
                 self._rest(key, box)
