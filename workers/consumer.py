@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from pydantic import ValidationError
@@ -22,12 +23,18 @@ from schemas.json import loads
 from schemas.run import RunStatus
 from workers.pool import LoopPool
 
+log = structlog.get_logger()
+
 #: Seconds that worker events gather before they are sent in one message: soon enough for eyes on a dashboard.
 _EVENTS_EVERY = 0.1
 #: Worker events that are sent at once, should so many gather.
 _EVENTS_AT_MOST = 2000
 #: Seconds between two jobs whose events are sent although nobody heard the last ones: someone may listen by now.
 _ASK_EVERY = 0.2
+#: Seconds before a broker that is away is tried again; the pause grows by as much each time, up to the longest. Celery
+#: waits 2, 4, 6 s and so on, and jobs wait with it.
+_AGAIN = 0.25
+_AGAIN_AT_MOST = 3.0
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
@@ -36,6 +43,17 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     pool: LoopPool
     _flush_is_due = False
     _asked_at = 0.0
+
+    def ensure_connected(self, connection: Any) -> Any:
+        """Connect to the broker, however long it is away."""
+
+        def tell(error: Exception, pause: float) -> None:
+            log.warning("broker.away", broker=connection.as_uri(), error=str(error), again_in_s=pause)
+
+        self.first_connection_attempt = False
+        return connection.ensure_connection(
+            tell, interval_start=_AGAIN, interval_step=_AGAIN, interval_max=_AGAIN_AT_MOST, callback=state.maybe_shutdown
+        )
 
     def on_ready(self) -> None:
         super().on_ready()

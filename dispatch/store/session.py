@@ -26,6 +26,8 @@ Options: TypeAlias = dict[str, Any]
 
 #: How long a writer waits for another process's transaction on SQLite, in milliseconds.
 _BUSY_TIMEOUT_MS = 10_000
+#: Seconds between looks whether its transaction is over, where a writer looks for itself.
+_LOOK_S = 0.0005
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -143,9 +145,9 @@ def _make_file(path: Path) -> None:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                if not _is_busy(error) or time.monotonic() > patience:
                     raise
-                time.sleep(0.02)
+                time.sleep(_LOOK_S)
             else:
                 return
 
@@ -156,7 +158,7 @@ def _engine(address: URL, options: Options) -> AsyncEngine:
             address, pool_size=10, max_overflow=10, pool_pre_ping=True, pool_recycle=1800, execution_options=options
         )
     engine = create_async_engine(address, pool_size=5, max_overflow=20, execution_options=options)
-    _prepare_sqlite(engine.sync_engine)
+    _prepare_sqlite(engine.sync_engine, busy_timeout_ms=_BUSY_TIMEOUT_MS, begin=_begin)
     return engine
 
 
@@ -166,26 +168,50 @@ def _quick_engine(address: URL, options: Options) -> Engine | None:
     engine = create_engine(
         address.set(drivername="sqlite"), connect_args={"check_same_thread": False}, execution_options=options
     )
-    _prepare_sqlite(engine)
+    # Nothing but the beginning waits for others here: a transaction that has begun has the lock, and readers have none.
+    _prepare_sqlite(engine, busy_timeout_ms=0, begin=_begin_soon)
     return engine
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, *, busy_timeout_ms: int, begin: Callable[[Connection], None]) -> None:
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         # Transactions are begun by hand below: the driver's own implicit BEGIN is deferred and deadlocks on upgrade.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
         # An accepted run survives a power cut, not only a crash of the process.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
+    def _on_begin(connection: Connection) -> None:
         if not connection.get_execution_options().get("flo_read"):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            begin(connection)
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_soon(connection: Connection) -> None:
+    """Begin as soon as no other process writes. SQLite itself looks again after 1, 2, 5, 10 ms and more."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while time.monotonic() < deadline:
+        try:
+            connection.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                break
+            time.sleep(_LOOK_S)
+        else:
+            return
+    _begin(connection)  # raises what SQLAlchemy makes of the trouble
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _explain(address: URL, error: BaseException) -> str:

@@ -169,6 +169,7 @@ async def test_a_restarted_redis_is_worked_on_again(home: Path, tmp_path: Path) 
             with WorkerProcess(home, database_url, broker.url):
                 before = await lane.ended(await lane.send())
                 broker.stop()
+                await asyncio.sleep(0.6)  # the worker tries in vain, and again
                 broker.start()
 
                 after = await lane.ended(await lane.send())
