@@ -34,7 +34,7 @@ _ASK_EVERY = 0.2
 #: Seconds before a broker that is away is tried again; the pause grows by as much each time, up to the longest. Celery
 #: waits 2, 4, 6 s and so on, and jobs wait with it.
 _AGAIN = 0.25
-_AGAIN_AT_MOST = 3.0
+_AGAIN_MOST = 3.0
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
         self.first_connection_attempt = False
         return connection.ensure_connection(
-            tell, interval_start=_AGAIN, interval_step=_AGAIN, interval_max=_AGAIN_AT_MOST, callback=state.maybe_shutdown
+            tell, callback=state.maybe_shutdown, interval_start=_AGAIN, interval_step=_AGAIN, interval_max=_AGAIN_MOST
         )
 
     def on_ready(self) -> None:
