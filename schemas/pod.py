@@ -129,9 +129,12 @@ class PodAllowance(BaseModel):
     most: Amounts = {}
 
 
-def pod_wish(backend_config: JSONObject, of_flow: Resources | None, allowed: PodAllowance) -> PodWish:
+def pod_wish(
+    backend_config: JSONObject, of_flow: Resources | None, allowed: PodAllowance, *, node: str | None = None
+) -> PodWish:
     """Read what a run wants of its pod, its resources filled in from the flow.
 
+    `node` names the node that the resources are of, if the pod is one node's.
     Raises Invalid for what can't be read and for a run without resources, Refused for what its operator does not allow.
     """
     try:
@@ -141,13 +144,26 @@ def pod_wish(backend_config: JSONObject, of_flow: Resources | None, allowed: Pod
     resources = wish.resources or of_flow
     if resources is None:
         raise Invalid([missing_resources("backend_config.resources")], what="request")
+    own = wish.resources is not None
     wish = wish.model_copy(update={"resources": resources})
     for what, given, choice in _refused(wish, allowed):
         raise Refused(
-            f"backend_config.{what} is {given!r}, which is not allowed; allowed: {listed(choice)}. Leave it out, or "
-            "have the operator add it to the app's limits (kubernetes)"
+            f"{_place(what, own=own, node=node)} is {given!r}, which is not allowed; allowed: {listed(choice)}. "
+            "Leave it out, or have the operator add it to the app's limits (kubernetes)"
         )
     return wish
+
+
+#: What a node's own resources are called in its document.
+_OF_NODES = {"resources.limits.memory": "resources.memory_mb", "resources.limits.cpu": "resources.cpus"}
+
+
+def _place(what: str, *, own: bool, node: str | None) -> str:
+    """Say where something that was asked for is written: by the run, by its flow, or by the node."""
+    if node is not None and what in _OF_NODES:
+        return f'{_OF_NODES[what]} of node "{node}"'
+    of_flow = what.startswith("resources.") and not own
+    return f"settings.{what} of the flow" if of_flow else f"backend_config.{what}"
 
 
 def missing_resources(path: str) -> Problem:

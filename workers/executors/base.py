@@ -34,6 +34,8 @@ class RunOrder:
     may_park: bool = True
     #: What started it, if an event did.
     event: str | None = None
+    #: The node that is all of it, if it is one node's.
+    node: str | None = None
 
 
 class Executor(Protocol):

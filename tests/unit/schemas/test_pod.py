@@ -103,8 +103,17 @@ def test_what_the_operator_allows_is_granted() -> None:
 
 
 def test_no_run_gets_more_than_its_app_may_have() -> None:
-    with pytest.raises(Refused, match=r"resources\.limits\.memory is '512Mi'.*up to 256Mi"):
+    with pytest.raises(Refused, match=r"^backend_config\.resources\.limits\.memory is '512Mi'.*up to 256Mi"):
         pod_wish({"resources": SMALL}, None, PodAllowance(most={"memory": "256Mi"}))
+
+
+def test_a_refusal_of_resources_says_where_they_are_written() -> None:
+    allowed, small = PodAllowance(most={"memory": "256Mi"}), Resources.model_validate(SMALL)
+
+    with pytest.raises(Refused, match=r"^settings\.resources\.limits\.memory of the flow is '512Mi'"):
+        pod_wish({}, small, allowed)
+    with pytest.raises(Refused, match=r'^resources\.memory_mb of node "resize" is'):
+        pod_wish({"resources": SMALL}, None, allowed, node="resize")
 
 
 @given(st.dictionaries(st.text(max_size=20), st.recursive(st.none() | st.text() | st.integers(), st.lists)))

@@ -64,7 +64,8 @@ class KubernetesExecutor:
         limits = await self._limits.read(order.app)
         try:
             mode_for(order.backend_config, limits, self._settings)  # a pod is stronger than any that it may name
-            wish = pod_wish(order.backend_config, order.document.settings.resources, limits.kubernetes)
+            of_flow = order.document.settings.resources
+            wish = pod_wish(order.backend_config, of_flow, limits.kubernetes, node=order.node)
         except (Invalid, Refused) as mistake:
             return _refusal(mistake)
         return await self._lend(order, wish, terms, events)

@@ -88,6 +88,7 @@ def _metadata(order: RunOrder, terms: PodTerms) -> JSONObject:
     """Labels to find it by, and annotations that say the same in full."""
     said = {"run": order.run_id, "app": order.app, "flow": order.flow, "version": str(order.version)}
     said |= {"attempt": str(order.attempt)} | ({"event": order.event} if order.event else {})
+    said |= {"node": order.node} if order.node else {}
     given: Mapping[str, Any] = terms.template.get("metadata") or {}
     labels = {
         **(given.get("labels") or {}),

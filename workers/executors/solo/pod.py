@@ -38,6 +38,7 @@ def pod_run(order: RunOrder, node_id: str) -> RunOrder:
         backend_config={**order.backend_config, "resources": {"limits": _limits(node)}},
         past=[*alone.past, *order.past],
         may_park=False,
+        node=node_id,
     )
 
 

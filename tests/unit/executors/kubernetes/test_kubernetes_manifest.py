@@ -112,6 +112,10 @@ def test_labels_find_a_pod_and_annotations_say_it_in_full() -> None:
     }  # fmt: skip
 
 
+def test_the_job_of_a_node_names_the_node() -> None:
+    assert a_job(an_order(node="resize"))["metadata"]["annotations"]["flo.dev/node"] == "resize"
+
+
 def test_a_secret_goes_with_its_job() -> None:
     job = a_job()
     secret: Any = secret_manifest(job, "token", owner="uid-1")
