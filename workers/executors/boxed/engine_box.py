@@ -47,12 +47,28 @@ class _Flight:
 
     order: RunOrder
     events: EventSink
+    #: For whoever waits for it, and cancelled with them.
     outcome: asyncio.Future[Outcome]
     #: What its happenings may be about.
     subjects: frozenset[str | None]
     told: int = 0
     #: The box has said something of it.
     heard: bool = False
+    #: Nothing more of it counts.
+    is_over: bool = False
+    #: For whoever waits until it has stopped.
+    stopped: asyncio.Event | None = None
+
+    def end(self, how: Outcome | Exception) -> None:
+        self.is_over = True
+        if self.stopped is not None:
+            self.stopped.set()
+        if self.outcome.done():
+            return
+        if isinstance(how, Exception):
+            self.outcome.set_exception(how)
+        else:
+            self.outcome.set_result(how)
 
 
 class EngineBox:
@@ -128,8 +144,10 @@ class EngineBox:
         self._flights[number] = flight
         self._channel.say({"do": "run", "run": number, "key": key, "order": _order(order, terms)})
         try:
-            return await asyncio.shield(flight.outcome)
+            return await flight.outcome
         except asyncio.CancelledError:
+            if not flight.outcome.cancelled():  # it came in the same moment, and is looked at by nobody else
+                flight.outcome.exception()
             await self._stop(number, flight)
             raise
         finally:
@@ -147,10 +165,12 @@ class EngineBox:
 
     async def _stop(self, number: int, flight: _Flight) -> None:
         assert self._channel is not None
-        if self._holds():
+        if self._holds() and not flight.is_over:
+            flight.stopped = asyncio.Event()
             self._channel.say({"do": "cancel", "run": number})
-            await asyncio.wait([flight.outcome], timeout=STOP_PATIENCE)
-        if not flight.outcome.done():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(flight.stopped.wait(), STOP_PATIENCE)
+        if not flight.is_over:
             await self.aclose()
 
     def _hear(self, message: wire.Said) -> None:
@@ -163,7 +183,7 @@ class EngineBox:
                 self._desk.drop(message["ask"])
             case what:
                 flight = self._flights.get(message["run"])
-                if flight is not None and not flight.outcome.done():  # else it was stopped
+                if flight is not None and not flight.is_over:  # else it was stopped
                     flight.heard = True
                     self._hear_of(flight, what, message)
 
@@ -176,12 +196,12 @@ class EngineBox:
                 self._desk.take(self._channel, flight.order, flight.events, message)
             case "done":
                 self._tell(flight, message["events"])
-                if flight.outcome.done():  # its claim was lost
+                if flight.is_over:  # its claim was lost
                     return
                 outcome = wire.outcome_from(message["outcome"])
                 if isinstance(outcome, Parked) and not _is_of(flight, outcome):
                     raise ValueError("not the waits of this run's nodes, one each")
-                flight.outcome.set_result(outcome)
+                flight.end(outcome)
             case _:
                 raise ValueError(f"{what!r} is not what a runner says")
 
@@ -197,7 +217,7 @@ class EngineBox:
                 late = abs(happening.time - now) > _CLOCK
                 flight.events.emit(replace(happening, time=now) if late else happening)
         except LostClaim as lost:  # another attempt has the run: it must end here, and the box live on
-            flight.outcome.set_exception(lost)
+            flight.end(lost)
 
     def _hung_up(self, mad: bool) -> None:
         """Kill a box that is mad at once; one whose engine is gone gets a moment to tell how it ended."""
@@ -221,9 +241,8 @@ class EngineBox:
             self._ready.set_exception(Unavailable(f"the engine did not start in its box: {describe(ending)}"))
             self._ready.exception()  # looked at here, in case nobody waits for it any more
         for flight in self._flights.values():
-            if not flight.outcome.done():
-                died = BoxDied(ending, alone=self.given == 1, began=flight.heard or not unread)
-                flight.outcome.set_exception(died)
+            if not flight.is_over:
+                flight.end(BoxDied(ending, alone=self.given == 1, began=flight.heard or not unread))
         return ending
 
 
