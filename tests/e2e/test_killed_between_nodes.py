@@ -4,71 +4,49 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.flo_program import flo_dev, until
+from tests.e2e.outside import Outside
 
 NODES = 30
 #: The worker is killed when these nodes have begun: all before them are over.
 KILLED_IN = ("n4", "n13", "n22")
 
 
-class Ledger:
-    """A server that counts each node's request, and holds back the first one of those in KILLED_IN."""
+class Ledger(Outside):
+    """Holds back the first request of those in KILLED_IN."""
 
     def __init__(self) -> None:
-        self.counted: Counter[str] = Counter()
+        super().__init__()
         self.arrived = {name: threading.Event() for name in KILLED_IN}
         self.released = {name: threading.Event() for name in KILLED_IN}
-        ledger = self
 
-        class Counting(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                name = self.path.strip("/")
-                ledger.counted[name] += 1
-                if name in KILLED_IN:
-                    ledger.arrived[name].set()
-                    ledger.released[name].wait(60)
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *arguments: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-        self.server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+    def answer(self, name: str, nth: int, connection: socket.socket) -> int:
+        if name in KILLED_IN:
+            self.arrived[name].set()
+            self.released[name].wait(60)
+        return 200
 
 
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
-    ledger = Ledger()
-    thread = threading.Thread(target=ledger.server.serve_forever)
-    thread.start()
-    yield ledger
-    ledger.server.shutdown()
-    ledger.server.server_close()
-    thread.join()
+    with Ledger().listening() as ledger:
+        yield ledger
 
 
-def chain(url: str) -> dict[str, object]:
+def chain(outside: Outside) -> dict[str, object]:
     names = [f"n{number}" for number in range(NODES)]
     return {
         "name": "chain",
         "nodes": [
-            {"id": name, "node_type": "http.request", "config": {"method": "POST", "url": f"{url}/{name}"}}
+            {"id": name, "node_type": "http.request", "config": {"method": "POST", "url": outside.url(name)}}
             for name in names
         ],
         "connections": [
@@ -87,7 +65,7 @@ def test_no_finished_node_repeats_and_every_effect_happens(tmp_path: Path, ledge
         "FLO_EXECUTION_MODE": "SANDBOX_CODE_ONLY",
     }
     with flo_dev(tmp_path / "home", "--no-flower", **settings) as dev, dev.client("shop") as client:
-        client.push("chain", chain(ledger.url))
+        client.push("chain", chain(ledger))
         client.put_event("go", kind="invoke", flow="chain")
         run_id = client.invoke_async("go", {})["run_id"]
 

@@ -4,67 +4,45 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.flo_program import flo_dev, until
+from tests.e2e.outside import Outside
 
 
-class Ledger:
-    """A server that counts each node's request, and holds back the first one of the middle node."""
+class Ledger(Outside):
+    """Holds back the first request of the middle node, until who has asked is gone."""
 
     def __init__(self) -> None:
-        self.counted: Counter[str] = Counter()
+        super().__init__()
         self.arrived, self.hung_up = threading.Event(), threading.Event()
-        ledger = self
 
-        class Counting(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.strip("/")
-                ledger.counted[name] += 1
-                if name == "middle" and ledger.counted[name] == 1:
-                    ledger.arrived.set()
-                    if not self.connection.recv(1):  # who asked is gone, without another word
-                        ledger.hung_up.set()
-                    return
-                self.send_response(200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, *arguments: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-        self.server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+    def answer(self, name: str, nth: int, connection: socket.socket) -> int | None:
+        if name != "middle" or nth > 1:
+            return 200
+        self.arrived.set()
+        if not connection.recv(1):  # gone, without another word
+            self.hung_up.set()
+        return None
 
 
 @pytest.fixture
 def ledger() -> Iterator[Ledger]:
-    ledger = Ledger()
-    thread = threading.Thread(target=ledger.server.serve_forever)
-    thread.start()
-    yield ledger
-    ledger.server.shutdown()
-    ledger.server.server_close()
-    thread.join()
+    with Ledger().listening() as ledger:
+        yield ledger
 
 
-def chain(url: str) -> dict[str, object]:
+def chain(outside: Outside) -> dict[str, object]:
     names = ["first", "middle", "last"]
     return {
         "name": "chain",
         "nodes": [
-            {"id": name, "node_type": "http.request", "config": {"url": f"{url}/{name}"}, "execution_mode": "sandbox"}
+            {"id": name, "node_type": "http.request", "config": {"url": outside.url(name)}, "execution_mode": "sandbox"}
             for name in names
         ],
         "connections": [
@@ -81,7 +59,7 @@ def test_its_sandbox_dies_with_the_worker_and_the_run_goes_on_from_there(
 ) -> None:
     settings = {"FLO_LEASE_SECONDS": "3", "FLO_ALLOW_PRIVATE_NETWORK": "true", "FLO_EXECUTION_MODE": mode}
     with flo_dev(tmp_path / "home", "--no-flower", **settings) as dev, dev.client("shop") as client:
-        client.push("chain", chain(ledger.url))
+        client.push("chain", chain(ledger))
         client.put_event("go", kind="invoke", flow="chain")
         run_id = client.invoke_async("go", {})["run_id"]
 

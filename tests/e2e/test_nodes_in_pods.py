@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from flo.calls import put_limits
 from flo.client import FloClient
 from tests.e2e.flo_program import FloDev, flo_dev, until
+from tests.e2e.outside import Outside
 from tests.k8s_double.running import Double, running_double
 from tests.servers import free_port
 
@@ -23,46 +23,27 @@ pytestmark = pytest.mark.timeout(300)
 SMALL = {"memory_mb": 512, "cpus": 0.5}
 
 
-class Outside:
-    """A server that counts requests: `/held` is answered once the test says so, `/flaky` fails the first time."""
+class Held(Outside):
+    """Answers `/held` once the test says so; `/flaky` fails the first time."""
 
     def __init__(self) -> None:
-        self.counted: Counter[str] = Counter()
+        super().__init__()
         self.arrived, self.let_go = threading.Event(), threading.Event()
-        outside = self
 
-        class Counting(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.strip("/")
-                outside.counted[name] += 1
-                if name == "held":
-                    outside.arrived.set()
-                    outside.let_go.wait(120)
-                self.send_response(503 if name == "flaky" and outside.counted[name] == 1 else 200)
-                self.send_header("content-length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
+    def answer(self, name: str, nth: int, connection: socket.socket) -> int:
+        if name == "held":
+            self.arrived.set()
+            self.let_go.wait(120)
+        return 503 if name == "flaky" and nth == 1 else 200
 
-            def log_message(self, *arguments: object) -> None:
-                return
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-        self.server.daemon_threads = True
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}/{name}"
+    def let_all_go(self) -> None:
+        self.let_go.set()
 
 
 @pytest.fixture
-def outside() -> Iterator[Outside]:
-    outside = Outside()
-    thread = threading.Thread(target=outside.server.serve_forever)
-    thread.start()
-    yield outside
-    outside.let_go.set()
-    outside.server.shutdown()
-    outside.server.server_close()
-    thread.join()
+def outside() -> Iterator[Held]:
+    with Held().listening() as outside:
+        yield outside
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +136,7 @@ def test_a_node_gives_in_a_pod_what_it_gives_in_a_sandbox_and_is_heard_in_its_ow
     assert [node["id"] for node in child["nodes"]] == ["crunch"]
 
 
-def test_its_job_has_its_resources_and_none_of_its_payload(client: FloClient, double: Double, outside: Outside) -> None:
+def test_its_job_has_its_resources_and_none_of_its_payload(client: FloClient, double: Double, outside: Held) -> None:
     pushed(client, "sized", request("held", outside.url("held"), execution_mode="pod", resources=SMALL))
 
     run_id = client.invoke_async("sized", {"card": "4111 1111"})["run_id"]
@@ -209,7 +190,7 @@ def test_too_much_time_is_worded_for_the_node(client: FloClient) -> None:
     assert error["details"]["raise_with"] == "resources.timeout_ms"
 
 
-def test_each_try_has_a_job_of_its_own(client: FloClient, double: Double, outside: Outside) -> None:
+def test_each_try_has_a_job_of_its_own(client: FloClient, double: Double, outside: Held) -> None:
     policy = {"max_attempts": 2, "delay_ms": 0}
     pushed(client, "flaky", request("flaky", outside.url("flaky"), execution_mode="pod", retry_policy=policy))
     before = jobs_asked(double)
@@ -222,7 +203,7 @@ def test_each_try_has_a_job_of_its_own(client: FloClient, double: Double, outsid
     assert [(one["status"], one["payload"]["attempt"]) for one in tries] == [("failed", 1), ("succeeded", 2)]
 
 
-def test_who_cancels_the_run_cancels_its_job(client: FloClient, double: Double, outside: Outside) -> None:
+def test_who_cancels_the_run_cancels_its_job(client: FloClient, double: Double, outside: Held) -> None:
     pushed(client, "stopped", request("held", outside.url("held"), execution_mode="pod"))
     run_id = client.invoke_async("stopped", {})["run_id"]
     assert outside.arrived.wait(90)
@@ -236,7 +217,7 @@ def test_who_cancels_the_run_cancels_its_job(client: FloClient, double: Double, 
 
 
 def test_a_dead_worker_is_not_missed_by_a_node_in_its_pod(
-    dev: FloDev, client: FloClient, double: Double, outside: Outside
+    dev: FloDev, client: FloClient, double: Double, outside: Held
 ) -> None:
     nodes = (
         request("first", outside.url("first")),
@@ -260,7 +241,7 @@ def test_a_dead_worker_is_not_missed_by_a_node_in_its_pod(
 
 
 def test_a_run_that_is_a_job_itself_ends_it_before_the_job_of_its_node_begins(
-    client: FloClient, double: Double, outside: Outside
+    client: FloClient, double: Double, outside: Held
 ) -> None:
     pod = request("held", outside.url("held"), execution_mode="pod", resources=SMALL)
     whole = {"resources": {"limits": {"cpu": "1", "memory": "2Gi"}}}

@@ -3,142 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
+from dispatching import Noted, Rig, held_open, succeed
 
-from dispatch.bell import LocalBell
-from dispatch.claims import Claim, LastChance
 from dispatch.feed import Feed
-from dispatch.leases import Owned
-from dispatch.store.release import lose_runs, request_cancel
-from dispatch.store.runs import list_attempts, read_run, runs
-from dispatch.store.session import Store
-from dispatch.store.writer import RunWriter
-from schemas.catalog import load_catalog
-from schemas.errors import NotFound, Unavailable
-from schemas.flow import FlowDocument
-from schemas.job import Job
+from dispatch.store.runs import list_attempts, read_run
+from schemas.errors import Unavailable
 from schemas.outcome import ErrorKind, Failed, Outcome, Retry, RunError, Succeeded
 from schemas.run import EventType, Happening, RunEvent, RunStatus
-from schemas.validation import read_document
-from tests.making import NO_OP, new_run
-from workers.dispatcher import Dispatcher
 from workers.engine.sink import EventSink
-from workers.executors.base import Executor, RunOrder
-from workers.tenure import Lease
-
-Body = Callable[[RunOrder, EventSink], Awaitable[Outcome]]
-
-
-class Played:
-    """An executor made from a function."""
-
-    default = "inline"
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self.orders: list[RunOrder] = []
-
-    async def run(self, order: RunOrder, events: EventSink) -> Outcome:
-        self.orders.append(order)
-        return await self._body(order, events)
-
-    async def aclose(self) -> None: ...
-
-    def choose(self, mode: str | None) -> Executor:
-        if mode is not None:
-            raise Unavailable(f"no executor {mode!r} here")
-        return self
-
-
-class OneDocument:
-    def __init__(self, document: FlowDocument) -> None:
-        self._document = document
-
-    async def read(self, app: str, flow: str, version: int) -> FlowDocument:
-        if version != 1:
-            raise NotFound(f"no version {version}")
-        return self._document
-
-
-class Noted:
-    """A receipt that remembers."""
-
-    def __init__(self) -> None:
-        self.claimed: list[bool] = []
-        self.ends: asyncio.Queue[RunStatus | None] = asyncio.Queue()
-
-    def decided(self, claimed: bool) -> None:
-        self.claimed.append(claimed)
-
-    def finished(self, status: RunStatus | None) -> None:
-        self.ends.put_nowait(status)
-
-
-class Rig:
-    """A dispatcher with one slot, and what it is made of."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.writer = RunWriter(store)
-        self.feed = Feed(store, LocalBell())
-        document, _ = read_document(NO_OP, catalog=load_catalog(), max_inline_http=timedelta(seconds=300))
-        self._documents = OneDocument(document)
-
-    def dispatcher(
-        self, body: Body, *, concurrency: int = 1, lease: timedelta | Lease = timedelta(hours=1)
-    ) -> Dispatcher:
-        return Dispatcher(
-            owner="worker-1",
-            writer=self.writer,
-            feed=self.feed,
-            documents=self._documents,
-            executors=Played(body),
-            concurrency=concurrency,
-            lease=lease if isinstance(lease, Lease) else Lease(lease),
-        )
-
-    async def accept(self, **changes: object) -> Job:
-        accepted = await self.writer.accept(new_run(**changes))
-        assert accepted.job is not None
-        return accepted.job
-
-    async def status(self, job: Job) -> str:
-        async with self.store.read() as connection:
-            row = await read_run(connection, job.run_id)
-        assert row is not None
-        return str(row["status"])
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    store = await Store.open(f"sqlite:///{tmp_path / 'flo.db'}")
-    yield Rig(store)
-    await store.aclose()
-
-
-async def succeed(order: RunOrder, events: EventSink) -> Outcome:
-    return Succeeded(result=order.payload)
-
-
-def held_open() -> tuple[Body, asyncio.Event, asyncio.Event]:
-    """An executor's body that says when it has begun, and when it was killed."""
-    begun, killed = asyncio.Event(), asyncio.Event()
-
-    async def body(order: RunOrder, events: EventSink) -> Outcome:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            killed.set()
-        raise AssertionError
-
-    return body, begun, killed
+from workers.executors.base import RunOrder
 
 
 async def test_a_job_is_claimed_executed_and_recorded(rig: Rig) -> None:
@@ -305,161 +182,6 @@ async def test_an_executor_that_lets_go_when_it_is_told_to_stop_has_its_word_rec
     assert await receipt.ends.get() is RunStatus.SUCCEEDED
 
 
-async def test_a_cancellation_whose_hint_was_lost_is_found_at_the_next_heartbeat(rig: Rig) -> None:
-    body, begun, _ = held_open()
-    dispatcher = rig.dispatcher(body)
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await begun.wait()
-    async with rig.store.write() as connection:
-        await request_cancel(connection, job.run_id, "enough")
-
-    owned = [Owned(job.run_id, 1, "enough")]
-    dispatcher.reconcile(owned, beaten_at=asyncio.get_running_loop().time(), before=dispatcher.executing())
-
-    assert await receipt.ends.get() is RunStatus.CANCELLED
-
-
-async def test_a_run_that_was_taken_away_is_stopped_and_writes_nothing(rig: Rig) -> None:
-    body, begun, killed = held_open()
-    dispatcher = rig.dispatcher(body)
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await begun.wait()
-
-    dispatcher.reconcile([], beaten_at=asyncio.get_running_loop().time(), before=dispatcher.executing())
-
-    assert await receipt.ends.get() is None
-    assert killed.is_set()
-    assert await rig.status(job) == "running"
-
-
-async def test_a_run_that_was_claimed_during_the_heartbeat_is_left_alone(rig: Rig) -> None:
-    body, begun, killed = held_open()
-    dispatcher = rig.dispatcher(body)
-    before = dispatcher.executing()
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await begun.wait()
-
-    dispatcher.reconcile([], beaten_at=asyncio.get_running_loop().time(), before=before)
-
-    assert not killed.is_set()
-    dispatcher.cancel(job.run_id, "done here")
-    await receipt.ends.get()
-
-
-async def test_a_run_that_sql_gives_us_unasked_is_named_at_the_second_sight(rig: Rig) -> None:
-    dispatcher = rig.dispatcher(succeed)
-    stray = Owned("run_stray", 1, None)
-    now = asyncio.get_running_loop().time()
-
-    first = dispatcher.reconcile([stray], beaten_at=now, before=frozenset())
-    second = dispatcher.reconcile([stray], beaten_at=now, before=frozenset())
-
-    assert (first, second) == ([], [stray])
-
-
-async def test_a_lost_lease_stops_the_run_at_its_next_word(rig: Rig) -> None:
-    async def talk(order: RunOrder, events: EventSink) -> Outcome:
-        frozen.set()
-        await thawed.wait()
-        events.emit(Happening(EventType.LOG, {"message": "still here"}))
-        return Succeeded(result="too late")
-
-    frozen, thawed = asyncio.Event(), asyncio.Event()
-    dispatcher = rig.dispatcher(talk, lease=timedelta(hours=1))
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await frozen.wait()
-
-    long_ago = asyncio.get_running_loop().time() - 3600
-    dispatcher.reconcile([Owned(job.run_id, 1, None)], beaten_at=long_ago, before=dispatcher.executing())
-    thawed.set()
-
-    assert await receipt.ends.get() is None
-    assert await rig.status(job) == "running"
-
-
-async def test_a_run_whose_executor_does_not_keep_to_its_flows_limit_is_stopped(rig: Rig) -> None:
-    body, begun, killed = held_open()
-    dispatcher = rig.dispatcher(body)
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await begun.wait()
-
-    dispatcher.stop_overdue(time.monotonic() + 60)
-    still_runs = not killed.is_set()
-    dispatcher.stop_overdue(time.monotonic() + 7200)
-
-    assert await receipt.ends.get() is RunStatus.TIMED_OUT
-    assert still_runs
-
-
-def lapse(lease: Lease) -> None:
-    """Have its tenure end, as when its worker was frozen."""
-    lease.tenure.until = 0.0
-
-
-async def test_a_heartbeat_that_came_too_late_stops_all_runs_also_those_that_sql_still_gives_us(rig: Rig) -> None:
-    body, begun, killed = held_open()
-    lease = Lease(timedelta(hours=1))
-    dispatcher = rig.dispatcher(body, lease=lease)
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await begun.wait()
-    lapse(lease)
-
-    owned = [Owned(job.run_id, 1, None)]
-    dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset())
-
-    assert await receipt.ends.get() is None
-    assert killed.is_set()
-    assert lease.tenure.holds()
-    assert dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset()) == []
-    assert dispatcher.reconcile(owned, beaten_at=time.monotonic(), before=frozenset()) == owned
-
-
-async def test_an_end_that_comes_when_the_tenure_is_over_is_not_recorded(rig: Rig) -> None:
-    async def end_late(order: RunOrder, events: EventSink) -> Outcome:
-        lapse(lease)
-        return Failed(error=RunError(kind=ErrorKind.KILLED, message="its box was killed"))
-
-    lease = Lease(timedelta(hours=1))
-    dispatcher = rig.dispatcher(end_late, lease=lease)
-    job, receipt = await rig.accept(), Noted()
-
-    dispatcher.offer(job, receipt)
-
-    assert await receipt.ends.get() is None
-    assert await rig.status(job) == "running"
-
-
-async def test_a_run_that_was_claimed_in_a_tenure_that_is_over_is_given_back_unexecuted(rig: Rig) -> None:
-    lease = Lease(timedelta(hours=1))
-    taking, may_answer = asyncio.Event(), asyncio.Event()
-    take = rig.writer.take
-
-    async def answer_late(*args: Any, **more: Any) -> Claim | None:
-        claim = await take(*args, **more)
-        taking.set()
-        await may_answer.wait()
-        return claim
-
-    rig.writer.take = answer_late
-    dispatcher = rig.dispatcher(succeed, lease=lease)
-    job, receipt = await rig.accept(), Noted()
-    dispatcher.offer(job, receipt)
-    await taking.wait()
-
-    lapse(lease)
-    lease.renew(time.monotonic())
-    may_answer.set()
-
-    assert await receipt.ends.get() is RunStatus.QUEUED
-    assert await rig.status(job) == "queued"
-
-
 async def test_a_drain_lets_runs_finish(rig: Rig) -> None:
     async def wait_for_it(order: RunOrder, events: EventSink) -> Outcome:
         begun.set()
@@ -525,93 +247,13 @@ async def test_numbers_of_events_have_no_gaps_across_attempts(rig: Rig) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-async def lose_worker(rig: Rig, job: Job) -> None:
-    """Have an attempt at this run begun elsewhere, by a worker that dies of it."""
-    assert await rig.writer.take(job.run_id, owner="worker-0", executor="inline") is not None
-    async with rig.store.write() as connection:
-        await lose_runs(connection, runs.c.id == job.run_id, reason="its worker stopped beating", most=1)
-
-
-async def test_a_run_on_its_last_chance_is_executed_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    leave, company_is_there, set_apart = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    seen: list[tuple[str, int]] = []
-
-    async def look_around(order: RunOrder, events: EventSink) -> Outcome:
-        if order.run_id == company.run_id:
-            company_is_there.set()
-            await leave.wait()
-        seen.append((order.run_id, len(dispatcher.executing())))
-        return Succeeded(result=None)
-
-    async def take(*arguments: Any, **options: Any) -> Claim | None:
-        try:
-            return await RunWriter.take(rig.writer, *arguments, **options)
-        except LastChance:
-            set_apart.set()
-            raise
-
-    monkeypatch.setattr(rig.writer, "take", take)
-    dispatcher = rig.dispatcher(look_around, concurrency=4)
-    company, suspect, later = await rig.accept(), await rig.accept(max_attempts=2), await rig.accept()
-    await lose_worker(rig, suspect)
-    last, receipt = Noted(), Noted()
-    dispatcher.offer(company, Noted())
-    await company_is_there.wait()
-    dispatcher.offer(suspect, receipt)
-    await set_apart.wait()
-    dispatcher.offer(later, last)
-    assert (await rig.status(suspect), await rig.status(later), receipt.claimed) == ("queued", "queued", [])
-
-    leave.set()
-    await last.ends.get()
-
-    assert seen == [(company.run_id, 1), (suspect.run_id, 1), (later.run_id, 1)]
-    assert receipt.claimed == [True]
-
-
-async def test_a_long_run_on_its_last_chance_does_not_keep_its_worker_to_itself_for_ever(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("workers.dispatcher._SOLITUDE", timedelta(milliseconds=50))
-    alone, leave = asyncio.Event(), asyncio.Event()
-
-    async def stay(order: RunOrder, events: EventSink) -> Outcome:
-        if order.run_id == suspect.run_id:
-            alone.set()
-            await leave.wait()
-        return Succeeded(result=None)
-
-    dispatcher = rig.dispatcher(stay, concurrency=4)
-    suspect, later = await rig.accept(max_attempts=2), await rig.accept()
-    await lose_worker(rig, suspect)
-    first, last = Noted(), Noted()
-    dispatcher.offer(suspect, first)
-    await alone.wait()
-    dispatcher.offer(later, last)
-
-    assert await last.ends.get() is RunStatus.SUCCEEDED
-    assert await rig.status(suspect) == "running"
-    leave.set()
-    await first.ends.get()
-
-
-async def test_a_run_that_may_try_again_has_company(rig: Rig) -> None:
-    job = await rig.accept(max_attempts=3)
-    await lose_worker(rig, job)
-
-    claim = await rig.writer.take(job.run_id, owner="worker-1", executor="inline")
-
-    assert claim is not None
-    assert claim.attempt == 2
-
-
 async def test_attempts_that_were_lost_do_not_lengthen_the_pause_before_the_next(rig: Rig) -> None:
     async def away(order: RunOrder, events: EventSink) -> Outcome:
         raise Unavailable("the executor is away")
 
     job = await rig.accept(max_attempts=10)
-    await lose_worker(rig, job)
-    await lose_worker(rig, job)
+    await rig.lose_worker(job)
+    await rig.lose_worker(job)
     await rig.dispatcher(away).handle(job, Noted())
     await rig.dispatcher(away).handle(job, Noted())
 
@@ -632,7 +274,7 @@ async def test_a_database_that_is_away_for_a_moment_fails_no_run(rig: Rig, monke
 
     monkeypatch.setattr(rig.feed, "read", read)
     job = await rig.accept()
-    await lose_worker(rig, job)
+    await rig.lose_worker(job)
 
     await rig.dispatcher(succeed).handle(job, Noted())
 
