@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
-from schemas.outcome import Outcome, Retry
+from schemas.outcome import Failed, Outcome, Retry
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
 from workers.executors.boxed.engine_box import EngineBox
@@ -30,20 +31,45 @@ class BoxPerRun:
         self._on_given = on_given
 
     async def run(self, order: RunOrder, events: EventSink) -> Outcome:
-        """Execute a run in a box that dies with it; one that died before it had its order is replaced, some times."""
-        for _ in range(_MOST_BOXES):
-            box = await self._supply.take(Kind.for_run(order))
-            self._on_given(box, order)
-            try:
-                outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
-            except BoxDied as died:
-                if not died.began:
-                    continue
-                outcome = verdict(died.ending, self._terms.memory_mb)
-            finally:
-                ending = await box.aclose()
-            return with_hindsight(outcome, ending, self._terms.memory_mb)
-        return Retry(after=timedelta(seconds=1), reason="boxes were killed before they could begin with the run")
+        """Execute a run in a box that dies with it."""
+        take = partial(self._take, order)
+        return await run_alone(order, events, take=take, terms=self._terms, memory_mb=self._terms.memory_mb)
+
+    async def _take(self, order: RunOrder) -> EngineBox:
+        box = await self._supply.take(Kind.for_run(order))
+        self._on_given(box, order)
+        return box
 
     async def aclose(self) -> None:
         await self._supply.aclose()
+
+
+async def run_alone(
+    order: RunOrder,
+    events: EventSink,
+    *,
+    take: Callable[[], Awaitable[EngineBox]],
+    terms: Terms,
+    memory_mb: int,
+) -> Outcome:
+    """Execute a run in a box that was never used; one that died before it had its order is replaced, some times.
+
+    A run that has not failed is over when its box is killed: from then on that has no way out, and its death, which
+    takes Docker ten times as long as the run, is nothing to wait for. `memory_mb` is what the box may use.
+    """
+    for _ in range(_MOST_BOXES):
+        box = await take()
+        try:
+            outcome = await in_time(order, box.run(order, events, terms.of(order)))
+        except BoxDied as died:
+            if not died.began:
+                continue
+            outcome = verdict(died.ending, memory_mb)
+        except BaseException:
+            await box.aclose()
+            raise
+        if not isinstance(outcome, Failed):
+            box.kill()
+            return outcome
+        return with_hindsight(outcome, await box.aclose(), memory_mb)
+    return Retry(after=timedelta(seconds=1), reason="boxes were killed before they could begin with the run")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from schemas.outcome import Outcome
 from workers.engine.sink import EventSink
 from workers.executors.base import RunOrder
-from workers.executors.boxed.overdue import in_time
+from workers.executors.boxed.per_run import run_alone
 from workers.executors.boxed.supply import BoxSupply, Kind
 from workers.executors.boxed.terms import Terms
-from workers.executors.boxed.verdict import BoxDied, verdict, with_hindsight
 
 #: Boxes with an engine that wait for a node of their own.
 READY = 1
@@ -28,14 +28,8 @@ class BoxPerNode:
         asked = order.backend_config
         memory_mb = cast(int, asked["memory_mb"])
         kind = replace(Kind.for_run(order), memory_mb=memory_mb, cpus=cast("float | None", asked.get("cpus")))
-        box = await self._supply.take(kind)
-        try:
-            outcome = await in_time(order, box.run(order, events, self._terms.of(order)))
-        except BoxDied as died:
-            outcome = verdict(died.ending, memory_mb)
-        finally:
-            ending = await box.aclose()
-        return with_hindsight(outcome, ending, memory_mb)
+        take = partial(self._supply.take, kind)
+        return await run_alone(order, events, take=take, terms=self._terms, memory_mb=memory_mb)
 
     async def aclose(self) -> None:
         await self._supply.aclose()

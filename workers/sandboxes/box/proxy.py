@@ -80,6 +80,8 @@ class Proxy:
         self._connections: set[asyncio.Task[None]] = set()
         self._listening: asyncio.Task[None] | None = None
         self._bytes_left = egress.max_bytes
+        #: Nothing goes out any more.
+        self.is_shut = False
 
     def serve(self, listener: socket.socket) -> None:
         """Take connections from now on."""
@@ -88,17 +90,27 @@ class Proxy:
 
     def take(self, client: socket.socket) -> None:
         """Serve one connection."""
+        if self.is_shut:
+            client.close()
+            return
         # Decided here, in the order of arrival: later, those who came first would count themselves out.
         room = len(self._connections) < self._egress.max_connections
         task = asyncio.get_running_loop().create_task(self._serve(client, room=room))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
 
-    async def aclose(self) -> None:
-        """End every connection."""
-        tasks = [*self._connections, *([self._listening] if self._listening else [])]
-        for task in tasks:
+    def shut(self) -> None:
+        """End every connection, and take no more; what has not been sent by now never is."""
+        self.is_shut = True
+        for task in self._connections:
             task.cancel()
+
+    async def aclose(self) -> None:
+        """End every connection, and return when they are over."""
+        self.shut()
+        if self._listening is not None:
+            self._listening.cancel()
+        tasks = [*self._connections, *([self._listening] if self._listening else [])]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, listener: socket.socket) -> None:

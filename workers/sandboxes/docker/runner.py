@@ -92,6 +92,8 @@ class ContainedProgram:
             self._way.yard.mark(self._container, name)
 
     def kill(self) -> None:
+        """Shut its way out at once, and have its container killed."""
+        self._proxy.shut()
         if self._container is not None:
             self._container.kill()
 
@@ -126,7 +128,7 @@ class ContainedProgram:
 
     def _connected(self) -> socket.socket | None:
         """Have the proxy serve a connection that was made in the container."""
-        if self._egress.reach == "none":
+        if self._proxy.is_shut or self._egress.reach == "none":
             return None
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
