@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from box_in_hand import Inside, TestProgram, engine_box, exited, order
+from box_in_hand import Inside, TestProgram, document, engine_box, exited, order
 
 from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
@@ -53,6 +53,23 @@ async def test_a_document_is_told_once() -> None:
         inside.program.end(exited(0))
         await asyncio.wait([first, second])
     assert said == [b'{"do":"know",', b'{"do":"run","', b'{"do":"run","']
+
+
+async def test_another_document_of_the_same_name_is_told_too() -> None:
+    other = document(nodes=[{"id": "b", "node_type": "debug.log", "config": {"message": "m"}}])
+    async with engine_box() as (box, inside):
+        first, _ = await begun(box, inside, MemorySink())
+        second = asyncio.create_task(box.run(order(document=other), MemorySink(), {}))
+
+        told = await inside.hear("know")
+        number = (await inside.hear("run"))["run"]
+        inside.event(number, "node_started", node_id="b", node_type="debug.log", attempt=1)
+        inside.done(number, _DONE)
+        assert await second == Succeeded(result={"n": 2})
+        first.cancel()
+        inside.program.end(exited(0))
+        await asyncio.wait([first])
+    assert [node["id"] for node in told["document"]["nodes"]] == ["b"]
 
 
 @pytest.mark.parametrize("type_", ["run_completed", "run_started", "run_queued", "run_waiting"])

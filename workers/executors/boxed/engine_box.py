@@ -15,7 +15,7 @@ from itertools import count
 
 from dispatch.claims import LostClaim
 from schemas.errors import Unavailable
-from schemas.flow import content_hash
+from schemas.flow import FlowDocument, content_hash
 from schemas.json import JSONObject
 from schemas.outcome import Outcome, Parked
 from workers.engine.sink import EventSink
@@ -71,6 +71,22 @@ class _Flight:
             self.outcome.set_result(how)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A document that the box was told."""
+
+    document: FlowDocument
+    #: What the happenings of its runs may be about.
+    subjects: frozenset[str | None]
+
+    @classmethod
+    def of(cls, document: FlowDocument) -> _Known:
+        return cls(document, frozenset([None, *(node.id for node in document.nodes)]))
+
+    def is_of(self, document: FlowDocument) -> bool:
+        return self.document is document or self.document == document
+
+
 class EngineBox:
     """Made by `start`; executes runs, many at a time, until it dies or is closed."""
 
@@ -81,8 +97,7 @@ class EngineBox:
         self._channel: Channel | None = None
         self._numbers = count(1)
         self._flights: dict[int, _Flight] = {}
-        #: The documents that the box was told, and what the happenings of their runs may be about.
-        self._known: dict[str, frozenset[str | None]] = {}
+        self._known: dict[str, _Known] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._burial = asyncio.create_task(self._bury(), name="engine box")
         self._is_gone = False
@@ -136,11 +151,11 @@ class EngineBox:
         number = next(self._numbers)
         self.given += 1
         key = _key(order)
-        subjects = self._known.get(key)
-        if subjects is None:
-            subjects = self._known[key] = frozenset([None, *(node.id for node in order.document.nodes)])
+        known = self._known.get(key)
+        if known is None or not known.is_of(order.document):
+            known = self._known[key] = _Known.of(order.document)
             self._channel.say({"do": "know", "key": key, "document": order.document.model_dump(mode="json")})
-        flight = _Flight(order, events, asyncio.get_running_loop().create_future(), subjects)
+        flight = _Flight(order, events, asyncio.get_running_loop().create_future(), known.subjects)
         self._flights[number] = flight
         self._channel.say({"do": "run", "run": number, "key": key, "order": _order(order, terms)})
         try:
