@@ -86,8 +86,9 @@ class BoxLife:
         return self._shell.channel
 
     def halt(self, why: Halt) -> None:
-        """Kill the box now; the first reason counts."""
+        """Kill the box now, and shut its way out; the first reason counts."""
         if not self._shell.is_dead:
+            self._proxy.shut()
             self._halt = self._halt or why
             self._shell.life.kill()
             self._shell.group.kill()
