@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from dispatch.store.dead_messages import DeadMessage
 from schemas.job import Job
-from schemas.json import loads
+from schemas.json import loads_own
 from schemas.run import RunStatus
 from workers.pool import LoopPool
 
@@ -111,7 +111,7 @@ def _dead(message: Any, error: Exception) -> DeadMessage:
 
 def read_job(message: Any) -> Job:
     """Read the job in a Celery task message. Raises ValueError and its kin for anything else."""
-    arguments = loads(message.body)[1]
+    arguments = loads_own(message.body)[1]
     job = Job.model_validate(arguments["job"])
     if message.headers.get("task") != job.kind.task_name:
         raise ValueError(f"task {message.headers.get('task')!r} carries a job of kind {job.kind}")

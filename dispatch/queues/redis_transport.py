@@ -17,7 +17,7 @@ import structlog
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 
-from schemas.json import dumps, loads
+from schemas.json import dumps, loads_own
 
 log = structlog.get_logger()
 
@@ -132,7 +132,7 @@ class JobChannel(stock.Channel):  # type: ignore[misc]
 def _payload(queue: str, item: bytes) -> dict[str, Any]:
     """Open a message; one that is none of Celery's is handed on whole, as a body that is no job."""
     try:
-        payload: dict[str, Any] = loads(item)
+        payload: dict[str, Any] = loads_own(item)
         properties = payload["properties"]
         read = {"body", "content-type", "content-encoding"} <= payload.keys() and "delivery_info" in properties
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from schemas.reach import Reach, check_hosts
@@ -46,6 +47,7 @@ def _matches(pattern: str, name: str, port: int) -> bool:
     return name == host
 
 
+@lru_cache(maxsize=1000)
 def egress_to(reach: Reach) -> Egress:
     """Make the policy that an operator wrote down."""
     return Egress(reach="hosts", hosts=reach) if isinstance(reach, tuple) else Egress(reach=reach)
