@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_a_run_that_waits_outlives_its_worker_and_the_whole_server(tmp_path: Pat
         run_id = client.invoke_async("asks", {})["run_id"]
         path = httpx.URL(waiting(client, run_id)["waits"][0]["url"]).path
         for pid in dev.family():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has died with its parent
+                os.kill(pid, signal.SIGKILL)
 
     with flo_dev(tmp_path / "home", **_MODE) as dev, dev.client("shop") as client:
         os.kill(dev.child("-m workers"), signal.SIGKILL)
