@@ -13,7 +13,8 @@ from typing import Any
 
 import schemas
 import workers
-from tests.integration.box.boxes import LIMITS, assert_clean, children, limits, opened
+from tests.integration.box.boxes import LIMITS, assert_clean, limits, opened
+from tests.processes import children_of
 from workers.sandboxes.box.base import (
     BoxedProgram,
     CommandOrder,
@@ -63,17 +64,17 @@ async def opened_place(name: str) -> AsyncIterator[CommandSandbox]:
 
 @asynccontextmanager
 async def _plain() -> AsyncIterator[CommandSandbox]:
-    before = children(os.getpid())
+    before = children_of(os.getpid())
     place = await open_plain(spares=0)
     home = place.way._home  # type: ignore[attr-defined]
     try:
         yield place
-        servers = [pid for pid in children(os.getpid()) if pid not in before]
-        assert [child for server in servers for child in children(server)] == []
+        servers = [pid for pid in children_of(os.getpid()) if pid not in before]
+        assert [child for server in servers for child in children_of(server)] == []
         assert list(home.iterdir()) == []
     finally:
         await place.aclose()
-    assert children(os.getpid()) == before
+    assert children_of(os.getpid()) == before
     assert not home.exists()
 
 

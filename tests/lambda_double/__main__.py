@@ -15,8 +15,9 @@ from pathlib import Path
 
 import uvicorn
 
-from tests.lambda_double.instances import Terms, children_of
+from tests.lambda_double.instances import Terms
 from tests.lambda_double.service import Service
+from tests.processes import children_of
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -16,6 +16,7 @@ from typing import Protocol
 import httpx
 
 from tests.lambda_double.runtime_api import RuntimeServer
+from tests.processes import children_of
 from tests.servers import free_port, lambda_emulator
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -144,11 +145,6 @@ class StreamingInstance:
     async def close(self) -> None:
         await _end(self._process)
         await self._api.aclose()
-
-
-def children_of(pid: int) -> list[int]:
-    """List a process's children, whichever of its threads has started them."""
-    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
 
 
 def _how(code: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.node.conftest import Attack, attacking, broken_pool
-from tests.integration.box.boxes import children
+from tests.processes import children_of
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.inside.root import WRITTEN
 from workers.sandboxes.node.boxed import BoxJail
@@ -147,7 +147,7 @@ async def test_what_it_started_ends_with_it(box: NamespaceBox) -> None:
     async with broken_pool(BoxJail(box, name="test", memory_mb=512)) as pool:
         await attacking(pool)("require('child_process').spawn('sleep', ['1000'], { detached: true })")
         pid = pool.pids[0]
-        sleepers = children(pid)
+        sleepers = children_of(pid)
         assert len(sleepers) == 1
     assert not any(map(alive, [pid, *sleepers]))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import Unavailable
+from tests.processes import children_of
 from tests.servers import missing
 from workers.sandboxes.box.base import BoxLimits, CommandOrder, OnOutput, PythonOrder, ignore_output
 from workers.sandboxes.box.box import NamespaceBox
@@ -77,23 +78,15 @@ async def opened(way: str, **given: Any) -> AsyncIterator[NamespaceBox]:
 def _footprint() -> dict[str, Any]:
     """What a sandbox could leave behind in this process's name."""
     return {
-        "children": children(os.getpid()),
+        "children": children_of(os.getpid()),
         "mounts": mounts(),
         "file descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
         "cgroups": [str(path) for path in cgroup_homes()],
     }
 
 
-def children(pid: int) -> list[int]:
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
-
-
 def descendants(pid: int) -> list[int]:
-    below = children(pid)
+    below = children_of(pid)
     return [*below, *(deeper for child in below for deeper in descendants(child))]
 
 
@@ -121,8 +114,8 @@ def cgroup_homes() -> list[Path]:
 
 async def assert_clean(box: NamespaceBox) -> None:
     """Prove that no box of this sandbox lives, though the sandbox itself does; cgroups may take a moment."""
-    zygotes = [pid for pid in children(os.getpid()) if _is_zygote(pid)]
-    assert [pid for zygote in zygotes for pid in children(zygote)] == []
+    zygotes = [pid for pid in children_of(os.getpid()) if _is_zygote(pid)]
+    assert [pid for zygote in zygotes for pid in children_of(zygote)] == []
     await box.cgroups.settled()
     assert [str(place) for home in cgroup_homes() for place in home.glob("box-*")] == []
 
@@ -149,6 +142,6 @@ class Heard(list[tuple[str, bytes]]):
 
 
 __all__ = [
-    "WAYS", "Heard", "OnOutput", "assert_clean", "children", "command", "descendants", "gone", "ignore_output",
+    "WAYS", "Heard", "OnOutput", "assert_clean", "command", "descendants", "gone", "ignore_output",
     "limits", "mounts", "opened", "python", "shell",
 ]  # fmt: skip

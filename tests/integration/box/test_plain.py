@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from schemas.outcome import ErrorKind
-from tests.integration.box.boxes import Heard, children, command, descendants, gone, ignore_output, shell
+from tests.integration.box.boxes import Heard, command, descendants, gone, ignore_output, shell
+from tests.processes import children_of
 from workers.sandboxes.box.base import Exited, Stopped
 from workers.sandboxes.box.box import NamespaceBox
 from workers.sandboxes.box.cgroups import Cgroups, Tree, find_tree
@@ -62,11 +63,11 @@ async def test_a_worker_that_is_killed_takes_its_processes_and_folders_along(tmp
 
 
 async def test_a_server_that_is_killed_loses_its_orders_and_is_replaced(place: NamespaceBox, tmp_path: Path) -> None:
-    before = children(os.getpid())
+    before = children_of(os.getpid())
     heard = Heard()
     run = asyncio.create_task(place.run(shell("echo up; sleep 60"), heard))
     await heard.first
-    (server,) = [pid for pid in children(os.getpid()) if pid not in before]
+    (server,) = [pid for pid in children_of(os.getpid()) if pid not in before]
     os.kill(server, signal.SIGKILL)
     lost = await run
     assert isinstance(lost, Stopped)

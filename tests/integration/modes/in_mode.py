@@ -18,6 +18,7 @@ from schemas.outcome import Failed, Outcome, RunError, Succeeded
 from schemas.settings import ExecutionMode, load_settings
 from schemas.validation import read_document
 from tests.integration.box.boxes import mounts
+from tests.processes import children_of
 from tests.servers import missing
 from workers.engine.sink import MemorySink
 from workers.executors.base import RunOrder
@@ -108,6 +109,5 @@ def cgroups() -> list[str]:
     return [str(path) for path in Path("/sys/fs/cgroup").rglob(f"flo.*.{os.getpid()}.*")]
 
 
-def _children() -> list[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return sorted(word for task in tasks for word in (task / "children").read_text().split())
+def _children() -> list[int]:
+    return sorted(children_of("self"))

@@ -16,7 +16,8 @@ import pytest
 from schemas.json import JSONObject
 from schemas.outcome import ErrorKind
 from tests.code_runs import HOST_KILLER, Heard, alive, death_of, error_of, order, run, start_worker, value_of
-from tests.integration.box.boxes import WAYS, assert_clean, children, ignore_output, opened
+from tests.integration.box.boxes import WAYS, assert_clean, ignore_output, opened
+from tests.processes import children_of
 from workers.sandboxes.base import CodeReturned
 from workers.sandboxes.box.base import BoxLimits, Exited, ProgramOrder
 from workers.sandboxes.box.box import NamespaceBox
@@ -90,14 +91,14 @@ async def test_hosts_live_in_boxes_without_cgroups_too() -> None:
 
 
 async def test_open_v8_takes_the_best_jail_and_closes_it_with_the_pool() -> None:
-    before = children(os.getpid())
+    before = children_of(os.getpid())
     pool = await open_v8(hosts=1)
     try:
         assert pool.jail
         assert await run(pool, order("export default () => 1")) == CodeReturned(1)
     finally:
         await pool.aclose()
-    assert children(os.getpid()) == before
+    assert children_of(os.getpid()) == before
 
 
 async def test_open_v8_runs_hosts_as_they_are_where_no_box_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from schemas.run import Lane as LaneName
 from tests import servers
 from tests.integration.carriers.carried import dead_bodies, until
 from tests.integration.workers.worker_process import Lane, WorkerProcess, open_lane
+from tests.processes import children_of
 
 WAITING = {
     "name": "waiting",
@@ -228,11 +229,6 @@ def told_until(events: Iterator[dict[str, object]], jobs: set[str]) -> dict[str,
         if (job := str(event.get("uuid"))) in told:
             told[job] = (*told[job], str(event["type"]))
     return told
-
-
-def children_of(parent: int) -> list[int]:
-    files = Path(f"/proc/{parent}/task").glob("*/children")
-    return [int(pid) for file in files for pid in file.read_text().split()]
 
 
 def wait_until_gone(pids: list[int]) -> None:
