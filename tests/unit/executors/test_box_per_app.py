@@ -32,6 +32,8 @@ class ScriptedBox:
         self.kind = kind
         self.is_dead = False
         self.is_buried = False
+        #: Somebody waits until it is confirmed dead.
+        self.is_mourned = False
         self.orders: list[RunOrder] = []
         self._open: list[asyncio.Future[Outcome]] = []
 
@@ -49,9 +51,9 @@ class ScriptedBox:
         finally:
             self._open.remove(end)
 
-    def finish(self) -> None:
+    def finish(self, outcome: Outcome | None = None) -> None:
         for end in self._open:
-            end.set_result(Succeeded(result=None))
+            end.set_result(outcome or Succeeded(result=None))
 
     def die(self, how: CommandOutcome, *, began: bool = True) -> None:
         self.is_dead = True
@@ -62,6 +64,7 @@ class ScriptedBox:
         self.is_dead = self.is_buried = True
 
     async def aclose(self) -> CommandOutcome:
+        self.is_mourned = True
         self.kill()
         return exited(0)
 
@@ -247,6 +250,27 @@ async def test_a_run_whose_boxes_all_die_before_they_have_it_is_put_off(boxes: B
 
     assert isinstance(await run, Retry)
     assert all(box.is_dead for box in boxes)
+    await executor.aclose()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "waits"),
+    [
+        (Succeeded(result=1), False),
+        (Failed(error=RunError(kind=ErrorKind.USER, message="no")), True),
+        (Retry(after=timedelta(0), reason="later"), True),
+    ],
+)
+async def test_only_a_run_that_succeeded_does_not_wait_for_the_death_of_its_box(
+    outcome: Outcome, waits: bool, boxes: Boxes
+) -> None:
+    executor = BoxPerRun(BoxSupply(boxes.make, ready=0), _TERMS)
+    run = started(executor, order())
+    await settled()
+    boxes[0].finish(outcome)
+
+    assert await run == outcome
+    assert (boxes[0].is_dead, boxes[0].is_mourned) == (True, waits)
     await executor.aclose()
 
 

@@ -54,8 +54,8 @@ async def run_alone(
 ) -> Outcome:
     """Execute a run in a box that was never used; one that died before it had its order is replaced, some times.
 
-    A run that has not failed is over when its box is killed: from then on that has no way out, and its death, which
-    takes Docker ten times as long as the run, is nothing to wait for. `memory_mb` is what the box may use.
+    A run that succeeded, or is parked, is over when its box is killed: from then on that has no way out, and its death,
+    which takes Docker ten times as long as the run, is nothing to wait for. `memory_mb` is what the box may use.
     """
     for _ in range(_MOST_BOXES):
         box = await take()
@@ -68,7 +68,7 @@ async def run_alone(
         except BaseException:
             await box.aclose()
             raise
-        if not isinstance(outcome, Failed):
+        if not isinstance(outcome, Failed | Retry):
             box.kill()
             return outcome
         return with_hindsight(outcome, await box.aclose(), memory_mb)
